@@ -1,0 +1,143 @@
+"""Convolution and matrix products of integers: paper section 3.3.
+
+Every product sum is exact: ``K`` products of ``bits``-wide mantissas stay below
+``K * (2**(bits - 1) - 1)**2``, and what float64 carries is kept below 2**53.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...numerics import FixedPoint, RandomBits
+from ..errors import NonFiniteError
+from ..geometry import Geometry
+from .mapping import dequantize, fields, quantize_at, shift_right_even, split_sign
+
+
+def conv2d(
+    x: FixedPoint,
+    weight: FixedPoint,
+    geometry: Geometry,
+    bias: Tensor | None = None,
+    random: RandomBits | None = None,
+) -> Tensor:
+    """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
+
+    ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random`` names
+    (None: to nearest) and added to the accumulators.
+    """
+    _check_sum(weight.mantissa[0].numel(), x, weight)
+    total = F.conv2d(_wide(x), _wide(weight), None, *geometry)
+    return _finish(total, _sum_exponent(x, weight), bias, random, channel_dim=1)
+
+
+def conv2d_input_grad(
+    grad: FixedPoint,
+    weight: FixedPoint,
+    input_size: tuple[int, int, int, int],
+    geometry: Geometry,
+    bias: Tensor | None = None,
+    random: RandomBits | None = None,
+) -> Tensor:
+    """Gradient of `conv2d` for its input, of shape ``input_size``, as float32.
+
+    It is also the forward pass of a transposed convolution, for which ``bias`` (C,) is there.
+    """
+    _check_sum(weight.mantissa[:, 0].numel(), grad, weight)
+    total = _backward(grad, weight, geometry, input_size=input_size)
+    return _finish(total, _sum_exponent(grad, weight), bias, random, channel_dim=1)
+
+
+def conv2d_weight_grad(
+    grad: FixedPoint,
+    x: FixedPoint,
+    weight_size: tuple[int, int, int, int],
+    geometry: Geometry,
+) -> Tensor:
+    """Gradient of `conv2d` for its weight, of shape ``weight_size``, as float32."""
+    total = torch.zeros(weight_size, dtype=torch.int64, device=grad.mantissa.device)
+    for i in range(len(grad.mantissa)):  # image by image: the sum over a batch may pass 2**53
+        one_grad = grad._replace(mantissa=grad.mantissa[i : i + 1])
+        one_x = x._replace(mantissa=x.mantissa[i : i + 1])
+        _check_sum(one_grad.mantissa[0, 0].numel(), grad, x)
+        total += _backward(one_grad, one_x, geometry, weight_size=weight_size).to(torch.int64)
+    return dequantize(total, _sum_exponent(grad, x))
+
+
+def matmul(
+    a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
+) -> Tensor:
+    """Product of ``a`` (M, K) and ``b`` (K, N) as float32 (M, N); ``bias`` (N,) as in `conv2d`."""
+    _check_sum(a.mantissa.shape[-1], a, b)
+    return _finish(_wide(a) @ _wide(b), _sum_exponent(a, b), bias, random, channel_dim=-1)
+
+
+def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
+    """The bias gradient: the sum of ``grad`` over all dimensions but one, float32."""
+    dims = [d for d in range(grad.mantissa.dim()) if d != channel_dim % grad.mantissa.dim()]
+    total = grad.mantissa.sum(dims, dtype=torch.int64) if dims else grad.mantissa
+    return dequantize(total, grad.exponent)
+
+
+def _wide(x: FixedPoint) -> Tensor:
+    return x.mantissa.to(torch.float64)
+
+
+def _sum_exponent(a: FixedPoint, b: FixedPoint) -> int:
+    return int(a.exponent) + int(b.exponent)
+
+
+def _check_sum(length: int, a: FixedPoint, b: FixedPoint) -> None:
+    if length << (a.bits - 1 + b.bits - 1) > 2**53:
+        raise ValueError(
+            f'a sum of {length} products of {a.bits}- and {b.bits}-bit mantissas was asked for, '
+            'more than the reference backend carries exactly: use fewer bits or smaller images'
+        )
+
+
+def _backward(
+    grad: FixedPoint,
+    other: FixedPoint,
+    geometry: Geometry,
+    input_size: tuple[int, ...] | None = None,
+    weight_size: tuple[int, ...] | None = None,
+) -> Tensor:
+    """Input gradient (``other`` is the weight) or weight gradient (``other`` is the input)."""
+    empty = torch.empty(1, dtype=torch.float64, device=grad.mantissa.device)
+    other_wide = _wide(other)
+    wants_input = input_size is not None
+    x = empty.expand(input_size) if wants_input else other_wide
+    weight = other_wide if wants_input else empty.expand(weight_size)
+    stride, padding, dilation, groups = geometry
+    return torch.ops.aten.convolution_backward(
+        _wide(grad), x, weight, None, stride, padding, dilation, False, (0, 0), groups,
+        (wants_input, not wants_input, False),
+    )[0 if wants_input else 1]  # fmt: skip
+
+
+def _finish(
+    total: Tensor, exponent: int, bias: Tensor | None, random: RandomBits | None, channel_dim: int
+) -> Tensor:
+    """Adds the bias to integer sums carried by float64, and maps back to float32.
+
+    Where the bias would need more than 62 bits at the sums' exponent, both are aligned at the
+    lowest exponent at which it does not.
+    """
+    total = total.to(torch.int64)
+    if bias is None:
+        return dequantize(total, exponent)
+    shape = [1] * total.dim()
+    shape[channel_dim] = -1
+    if not total.any():
+        return bias.detach().view(shape).expand(total.shape).clone()
+    field, _ = fields(split_sign(bias)[1].max())
+    if field == 255:
+        raise NonFiniteError
+    excess = max(0, max(int(field), 1) - 150 - exponent + 24 - 62)
+    if excess:
+        shift = torch.tensor(excess)
+        total = total.sign() * shift_right_even(total.abs(), shift)
+        exponent += excess
+    return dequantize(total + quantize_at(bias, exponent, random).view(shape), exponent)

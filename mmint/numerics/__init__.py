@@ -1,0 +1,16 @@
+"""The number format and the random bits: what every other part of mmint relies on."""
+
+from .fixed_point import FixedPoint, check_bits, mantissa_dtype
+from .random_bits import RandomBits, Role
+from .run import Run, Site, current_run
+
+__all__ = [
+    'FixedPoint',
+    'RandomBits',
+    'Role',
+    'Run',
+    'Site',
+    'check_bits',
+    'current_run',
+    'mantissa_dtype',
+]

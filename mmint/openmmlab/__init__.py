@@ -1,0 +1,1 @@
+"""Data sets and compatibility pieces that exist only for OpenMMLab."""
