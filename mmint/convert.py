@@ -1,0 +1,125 @@
+"""Turning the layers of a model into integer layers, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from .layers import IntConv2d, IntConvTranspose2d, IntLayer, IntLinear
+from .layers.base import DEFAULT_BITS
+from .numerics import Site, check_bits
+
+# Only these very classes are converted: a subclass may compute something else.
+INTEGER_LAYERS: dict[type[nn.Module], type[IntLayer]] = {
+    nn.Conv2d: IntConv2d,
+    nn.ConvTranspose2d: IntConvTranspose2d,
+    nn.Linear: IntLinear,
+}
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of one module that has parameters of its own."""
+
+    name: str
+    before: str
+    after: str  # the same as `before` if it was left alone
+    bits: int | None  # None if it was left alone
+    parameters: int
+
+
+def convert(
+    model: nn.Module,
+    bits: int = DEFAULT_BITS,
+    include: Sequence[str] = ('*',),
+    exclude: Sequence[str] = (),
+    layer_bits: Mapping[str, int] | None = None,
+) -> list[Converted]:
+    """Turns convolutions and linear layers of ``model`` into integer layers, in place.
+
+    A module stays the same object, with the same parameters, buffers, hooks and state_dict keys;
+    only its class changes. So layers that a model shares between two places stay shared.
+
+    Args:
+        model: any PyTorch model.
+        bits: width of the mantissas, 4..16.
+        include: patterns of the modules to convert. A pattern is a module's qualified name, in
+            which ``*`` and ``?`` stand for any characters, and covers all modules inside it.
+        exclude: patterns of modules to leave alone.
+        layer_bits: other widths, by pattern; the last pattern that matches counts.
+
+    Returns:
+        One entry for each module that has parameters of its own, in the model's order.
+
+    Raises:
+        ValueError: if bits are not in 4..16, or a pattern matches no module; nothing is converted.
+    """
+    layer_bits = dict(layer_bits or {})
+    for width in (bits, *layer_bits.values()):
+        check_bits(width)
+    modules = dict(model.named_modules())
+    for pattern in (*include, *exclude, *layer_bits):
+        if not any(_matches(name, pattern) for name in modules):
+            some = ', '.join(name for name, _ in model.named_children())
+            raise ValueError(
+                f'the pattern {pattern!r} was given, which matches no module: use names like those '
+                f'in model.named_modules(), which begin with {some}'
+            )
+    report = []
+    for number, (name, module) in enumerate(modules.items()):
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if not own:
+            continue
+        before = _class_name(module)
+        width = None
+        chosen = _any_matches(name, include) and not _any_matches(name, exclude)
+        integer = INTEGER_LAYERS.get(type(module))
+        if chosen and integer:
+            width = bits
+            for pattern, other in layer_bits.items():
+                if _matches(name, pattern):
+                    width = other
+            module.__class__ = integer
+            module.make_integer(width)
+        if isinstance(module, IntLayer):
+            width = module.bits
+            module.site = Site(name, number)
+        report.append(Converted(name, before, _class_name(module), width, own))
+    return report
+
+
+def format_report(report: Sequence[Converted]) -> str:
+    """A table of ``report``: converted and left alone, by class and bits, with their names."""
+    groups: dict[tuple[str, str, int | None], list[Converted]] = {}
+    for entry in report:
+        groups.setdefault((entry.before, entry.after, entry.bits), []).append(entry)
+    rows = [('layer', 'became', 'bits', 'count', 'parameters', 'where')]
+    for (before, after, bits), entries in sorted(groups.items(), key=lambda g: g[0][2] is None):
+        rows.append(
+            (
+                before,
+                'left alone' if bits is None else after,
+                '' if bits is None else str(bits),
+                str(len(entries)),
+                f'{sum(e.parameters for e in entries):,}',
+                ', '.join(dict.fromkeys(e.name.split('.')[0] for e in entries)),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    return '\n'.join(line.rstrip() for line in lines)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f'{pattern}.*')
+
+
+def _any_matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _class_name(module: nn.Module) -> str:
+    return type(module).__name__

@@ -1,0 +1,63 @@
+"""The runner that turns a stock config into an integer one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
+
+
+@RUNNERS.register_module()
+class IntRunner(Runner):
+    """`mmengine.runner.Runner` whose config needs no more than ``integer = dict(bits=8)``.
+
+    ``from_cfg`` adds `IntTrainingHook` with the settings under ``integer``, and where the optimizer
+    is SGD, replaces it by `IntSGD` and its wrapper by `IntOptimWrapper`, with the same numbers. Any
+    other optimizer stays as it is, in float.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config | ConfigDict | dict) -> Runner:
+        """Builds a runner from a config.
+
+        Raises:
+            ValueError: if the config asks for mixed precision.
+        """
+        return super().from_cfg(to_integer(cfg))
+
+
+def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
+    """The config that `IntRunner` makes of ``cfg``, which stays as it is.
+
+    Raises:
+        ValueError: if the config asks for mixed precision.
+    """
+    cfg = copy.deepcopy(cfg)
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(_type_name(hook) == 'IntTrainingHook' for hook in hooks):
+        hooks.append(dict(type='IntTrainingHook', **cfg.get('integer', {})))
+    cfg['custom_hooks'] = hooks
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        return cfg
+    wrapper_type = _type_name(wrapper) or 'OptimWrapper'
+    if wrapper_type in AMP_WRAPPERS:
+        raise ValueError(
+            f'the config has integer layers and the optimizer wrapper {wrapper_type}, integer '
+            'training needs no mixed precision: leave out --amp, or inherit no integer base config'
+        )
+    if wrapper_type == 'OptimWrapper' and _type_name(wrapper['optimizer']) == 'SGD':
+        wrapper['type'] = 'IntOptimWrapper'
+        wrapper['optimizer']['type'] = 'IntSGD'
+    return cfg
+
+
+def _type_name(cfg: Any) -> str | None:
+    """The ``type`` of a config, written as a name, with or without a scope, or as a class."""
+    kind = cfg.get('type') if isinstance(cfg, dict) else type(cfg)
+    return getattr(kind, '__name__', kind) and str(getattr(kind, '__name__', kind)).split('.')[-1]

@@ -1,0 +1,78 @@
+"""What all integer layers share: bits, a name, and a weight that is mapped once a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..numerics import FixedPoint, Role, Site, check_bits, current_run
+from ..ops import Mapper
+
+DEFAULT_BITS = 8
+
+
+class IntLayer(nn.Module):
+    """Mixin of integer layers, in front of the stock layer whose parameters it uses.
+
+    Attributes:
+        bits: width of the mantissas of input, weight and gradient.
+        site: the name and number of this layer in error messages and random bits.
+    """
+
+    bits: int
+    site: Site
+
+    def __init__(self, *args: Any, bits: int = DEFAULT_BITS, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.make_integer(bits)
+
+    def make_integer(self, bits: int) -> None:
+        """Sets the attributes that a stock layer lacks.
+
+        Raises:
+            ValueError: if ``bits`` is not in 4..16.
+        """
+        self.bits = check_bits(bits)
+        self.site = Site(type(self).__name__)
+        self._mapped: tuple[tuple[Any, ...], FixedPoint] | None = None
+
+    def extra_repr(self) -> str:
+        """The stock layer's own, and the bits."""
+        return f'{super().extra_repr()}, bits={self.bits}'
+
+    def mapper(self) -> Mapper:
+        """The mapper of one call of this layer."""
+        draws = self.training or torch.is_grad_enabled()
+        call = current_run.next_call(self.site.number, Role.INPUT) if draws else 0
+        return Mapper(self.site, self.bits, self.training, call)
+
+    def mapped_weight(self) -> FixedPoint:
+        """The weight in fixed point, mapped anew when it, the iteration or the mode changed."""
+        weight: Tensor = self.weight
+        state = (
+            weight._version,
+            weight.data_ptr(),
+            weight.device,
+            current_run.iteration,
+            self.training,
+            self.bits,
+        )
+        if self._mapped is None or self._mapped[0] != state:
+            number = self.site.number
+            call = current_run.next_call(number, Role.WEIGHT) if self.training else 0
+            mapper = Mapper(self.site, self.bits, self.training, call)
+            self._mapped = state, mapper(weight, Role.WEIGHT)
+        return self._mapped[1]
+
+    def check_input(self, x: Tensor) -> None:
+        """Raises ValueError if ``x`` is not on the weight's device."""
+        if x.device != self.weight.device:
+            raise ValueError(
+                f'{self.site.name} was given an input on {x.device}, one on {self.weight.device}, '
+                'where its weight is, is accepted: move one of them with .to(device)'
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_mapped': None}

@@ -1,0 +1,134 @@
+"""Convolution and transposed convolution: paper section 3.3.
+
+The input and the weight are mapped once and serve the forward pass and both gradients; the incoming
+gradient is mapped once and serves both. A transposed convolution is a convolution's input gradient,
+and the other way round, so both share the same three integer products.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..backends import Geometry
+from ..numerics import FixedPoint, Role
+from .function import add_bias, restore, save
+from .mapper import Mapper
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    mapped_weight: FixedPoint,
+    bias: Tensor | None,
+    geometry: Geometry,
+    mapper: Mapper,
+) -> Tensor:
+    """Integer convolution of float32 ``x`` (N, C, H, W); returns float32 (N, O, H', W').
+
+    Args:
+        weight: float32 (O, C / groups, kH, kW): where the weight gradient goes.
+        mapped_weight: ``weight`` in fixed point.
+        bias: float32 (O,) or None.
+    """
+    return _Conv2d.apply(x, weight, bias, mapped_weight, geometry, mapper)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    mapped_weight: FixedPoint,
+    bias: Tensor | None,
+    geometry: Geometry,
+    output_padding: tuple[int, int],
+    mapper: Mapper,
+) -> Tensor:
+    """Integer transposed convolution; ``weight`` is (C, O / groups, kH, kW), else as `conv2d`."""
+    kernel = weight.shape[2:]
+    height, width = (
+        (x.shape[2 + i] - 1) * geometry.stride[i]
+        - 2 * geometry.padding[i]
+        + geometry.dilation[i] * (kernel[i] - 1)
+        + output_padding[i]
+        + 1
+        for i in (0, 1)
+    )
+    size = (x.shape[0], weight.shape[1] * geometry.groups, height, width)
+    return _ConvTranspose2d.apply(x, weight, bias, mapped_weight, geometry, size, mapper)
+
+
+class _Conv2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mapped_weight: FixedPoint,
+        geometry: Geometry,
+        mapper: Mapper,
+    ) -> Tensor:
+        mapped_x = mapper(x, Role.INPUT)
+        save(ctx, mapped_x, mapped_weight)
+        ctx.mapper, ctx.geometry = mapper, geometry
+        ctx.sizes = tuple(x.shape), tuple(weight.shape)
+        product = partial(mapper.backend(x).conv2d, mapped_x, mapped_weight, geometry)
+        return add_bias(product, bias, mapper)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = restore(ctx)
+        backend = ctx.mapper.backend(grad)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        size, weight_size = ctx.sizes
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        return (
+            backend.conv2d_input_grad(mapped_grad, weight, size, ctx.geometry) if needs_x else None,
+            backend.conv2d_weight_grad(mapped_grad, x, weight_size, ctx.geometry)
+            if needs_weight
+            else None,
+            backend.channel_sum(mapped_grad, 1) if needs_bias else None,
+            None, None, None,
+        )  # fmt: skip
+
+
+class _ConvTranspose2d(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mapped_weight: FixedPoint,
+        geometry: Geometry,
+        size: tuple[int, int, int, int],
+        mapper: Mapper,
+    ) -> Tensor:
+        mapped_x = mapper(x, Role.INPUT)
+        save(ctx, mapped_x, mapped_weight)
+        ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
+        product = partial(
+            mapper.backend(x).conv2d_input_grad, mapped_x, mapped_weight, size, geometry
+        )
+        return add_bias(product, bias, mapper)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = restore(ctx)
+        backend = ctx.mapper.backend(grad)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        return (
+            backend.conv2d(mapped_grad, weight, ctx.geometry) if needs_x else None,
+            backend.conv2d_weight_grad(x, mapped_grad, ctx.weight_size, ctx.geometry)
+            if needs_weight
+            else None,
+            backend.channel_sum(mapped_grad, 1) if needs_bias else None,
+            None, None, None, None,
+        )  # fmt: skip

@@ -1,0 +1,65 @@
+"""Linear layers: paper section 3.3; mapped once, as in `conv`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..numerics import FixedPoint, Role
+from .function import add_bias, restore, save
+from .mapper import Mapper
+
+
+def linear(
+    x: Tensor, weight: Tensor, mapped_weight: FixedPoint, bias: Tensor | None, mapper: Mapper
+) -> Tensor:
+    """Integer ``x @ weight.T + bias`` of float32 ``x`` (..., in); returns float32 (..., out).
+
+    Args:
+        weight: float32 (out, in): where the weight gradient goes.
+        mapped_weight: ``weight`` in fixed point.
+        bias: float32 (out,) or None.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    out = _Linear.apply(rows, weight, bias, mapped_weight, mapper)
+    return out.view(*x.shape[:-1], len(weight))
+
+
+def _transposed(x: FixedPoint) -> FixedPoint:
+    return x._replace(mantissa=x.mantissa.t())
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mapped_weight: FixedPoint,
+        mapper: Mapper,
+    ) -> Tensor:
+        mapped_x = mapper(x, Role.INPUT)
+        save(ctx, mapped_x, mapped_weight)
+        ctx.mapper = mapper
+        product = partial(mapper.backend(x).matmul, mapped_x, _transposed(mapped_weight))
+        return add_bias(product, bias, mapper)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = restore(ctx)
+        backend = ctx.mapper.backend(grad)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        return (
+            backend.matmul(mapped_grad, weight) if needs_x else None,
+            backend.matmul(_transposed(mapped_grad), x) if needs_weight else None,
+            backend.channel_sum(mapped_grad, 1) if needs_bias else None,
+            None,
+            None,
+        )

@@ -1,0 +1,70 @@
+"""Mapping one layer's tensors: which bits, which backend, whose name in an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ..backends import NonFiniteError, backend_for
+from ..numerics import FixedPoint, RandomBits, Role, Site, current_run
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """Maps the tensors of one call of a layer.
+
+    Attributes:
+        site: the layer.
+        bits: width of the mantissas.
+        stochastic: how input, weight and bias are rounded: stochastically (training) or to nearest
+            (evaluation). A gradient is always rounded stochastically.
+        call: the number of this call of the layer within the iteration.
+    """
+
+    site: Site
+    bits: int
+    stochastic: bool
+    call: int
+
+    def __call__(self, x: Tensor, role: Role) -> FixedPoint:
+        """Maps float32 ``x`` to fixed point.
+
+        Raises:
+            TypeError: if ``x`` is not float32.
+            NonFiniteError: if an element is infinite or not a number.
+        """
+        if x.dtype != torch.float32:
+            raise TypeError(
+                f'{self.site.name} was given {_article(role)} of {x.dtype}, torch.float32 is '
+                'accepted: convert it with .float(), and train without --amp or autocast'
+            )
+        try:
+            return self.backend(x).quantize(x.detach(), self.bits, self.random(role))
+        except NonFiniteError:
+            raise self.not_finite(role) from None
+
+    def backend(self, x: Tensor) -> ModuleType:
+        """The backend for the device of ``x``."""
+        return backend_for(x.device)
+
+    def random(self, role: Role) -> RandomBits | None:
+        """The name of the bits that round tensor ``role``, None to round to nearest."""
+        if self.stochastic or role is Role.GRADIENT:
+            return self.site.random_bits(role, self.call)
+        return None
+
+    def not_finite(self, role: Role) -> NonFiniteError:
+        """The error for an infinity or NaN in tensor ``role``."""
+        return NonFiniteError(
+            f'{self.site.name} was given {_article(role)} with infinite or NaN values in iteration '
+            f'{current_run.iteration}, finite ones are accepted: check the images and annotations '
+            'of this iteration, then the learning rate and its warm-up'
+        )
+
+
+def _article(role: Role) -> str:
+    name = role.name.lower()
+    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'

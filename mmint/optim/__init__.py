@@ -1,0 +1,5 @@
+"""Optimizers in integer arithmetic."""
+
+from .sgd import IntSGD
+
+__all__ = ['IntSGD']

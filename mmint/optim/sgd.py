@@ -1,0 +1,145 @@
+"""SGD in integer arithmetic: paper section 3.4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..backends import NonFiniteError, backend_for
+from ..numerics import FixedPoint, RandomBits, Role, check_bits, current_run
+
+DEFAULT_BITS = 16
+
+
+class IntSGD(Optimizer):
+    """`torch.optim.SGD` with weight, gradient and momentum in integers of ``bits`` bits.
+
+    The learning rate, the momentum factor and the weight decay enter as fixed-point scalars of 16
+    bits, every narrowing rounds stochastically, and the parameters stay float32 tensors whose
+    values lie on a ``bits``-wide grid (`mmint.backends.reference.sgd` has the formula). All
+    processes of a distributed run draw the same bits, so that their parameters stay equal.
+
+    `state_dict` holds the momentum as `torch.optim.SGD` does, a float32 ``momentum_buffer``, so
+    that either resumes from the other.
+
+    Args:
+        params: float32 parameters, or parameter groups.
+        lr: learning rate.
+        momentum: momentum factor.
+        weight_decay: weight decay (an L2 penalty).
+        nesterov: whether the momentum is Nesterov's.
+        bits: width of the mantissas, 4..16.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        bits: int = DEFAULT_BITS,
+    ) -> None:
+        check_bits(bits)
+        for name, value in (('lr', lr), ('momentum', momentum), ('weight_decay', weight_decay)):
+            if value < 0:
+                raise ValueError(f'{name}={value} was given, values from 0 on are accepted')
+        if nesterov and not momentum:
+            raise ValueError('nesterov=True was given without a momentum: set one above 0')
+        defaults = dict(
+            lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, bits=bits
+        )
+        super().__init__(params, defaults)
+        self.steps = 0
+        self.names: dict[Tensor, str] = {}
+
+    def name_parameters(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Gives parameters the names under which errors report them."""
+        self.names = {param: name for name, param in named}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Updates every parameter that has a gradient.
+
+        Raises:
+            TypeError: if a parameter is not float32.
+            NonFiniteError: if a parameter or a gradient is infinite or not a number.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        number = -1
+        for group in self.param_groups:
+            for param in group['params']:
+                number += 1
+                if param.grad is not None:
+                    self._update(param, group, number)
+        self.steps += 1
+        return loss
+
+    def _update(self, param: Tensor, group: dict[str, Any], number: int) -> None:
+        name = self.names.get(param, f'parameter {number}')
+        if param.dtype != torch.float32:
+            raise TypeError(
+                f'{name} is of {param.dtype}, torch.float32 is accepted: convert the model with '
+                '.float()'
+            )
+        state = self.state[param]
+        random = RandomBits(current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER)
+        try:
+            buffer = backend_for(param.device).sgd_step(
+                param,
+                param.grad,
+                state.get('momentum_buffer'),
+                group['bits'],
+                group['lr'],
+                group['momentum'],
+                group['weight_decay'],
+                group['nesterov'],
+                random,
+            )
+        except NonFiniteError:
+            raise NonFiniteError(
+                f'{name} or its gradient has infinite or NaN values in iteration '
+                f'{current_run.iteration}, finite ones are accepted: lower the learning rate, or '
+                'lengthen its warm-up'
+            ) from None
+        if group['momentum']:
+            state['momentum_buffer'] = buffer
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `torch.optim.SGD` has it, and the number of ``steps``, which names random bits."""
+        state_dict = super().state_dict()
+        state_dict['state'] = {
+            number: {'momentum_buffer': _to_float(state['momentum_buffer'])}
+            for number, state in state_dict['state'].items()
+        }
+        for group in state_dict['param_groups']:
+            group['dampening'] = 0  # `torch.optim.SGD` asks for it
+        state_dict['steps'] = self.steps
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned, here or in `torch.optim.SGD`."""
+        super().load_state_dict(state_dict)
+        self.steps = state_dict.get('steps', 0)
+        for group in self.param_groups:
+            group.setdefault('bits', self.defaults['bits'])
+            for param in group['params']:
+                buffer = self.state[param].pop('momentum_buffer', None)
+                if buffer is not None:
+                    backend = backend_for(param.device)
+                    mapped = backend.quantize(buffer, group['bits'], None)
+                    self.state[param]['momentum_buffer'] = mapped
+
+
+def _to_float(buffer: FixedPoint) -> Tensor:
+    return backend_for(buffer.mantissa.device).dequantize(buffer.mantissa, buffer.exponent)
