@@ -8,26 +8,35 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from .layers import IntConv2d, IntConvTranspose2d, IntLayer, IntLinear
+from .layers import (
+    CompactMaxPool2d,
+    CompactReLU,
+    IntConv2d,
+    IntConvTranspose2d,
+    IntLayer,
+    IntLinear,
+)
 from .layers.base import DEFAULT_BITS
 from .numerics import Site, check_bits
 
 # Only these very classes are converted: a subclass may compute something else.
-INTEGER_LAYERS: dict[type[nn.Module], type[IntLayer]] = {
+INTEGER_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: IntConv2d,
     nn.ConvTranspose2d: IntConvTranspose2d,
     nn.Linear: IntLinear,
+    nn.ReLU: CompactReLU,
+    nn.MaxPool2d: CompactMaxPool2d,
 }
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of one module that has parameters of its own."""
+    """What became of one module."""
 
     name: str
     before: str
     after: str  # the same as `before` if it was left alone
-    bits: int | None  # None if it was left alone
+    bits: int | None  # None if it has no integers: exact as it is, or left alone
     parameters: int
 
 
@@ -38,7 +47,9 @@ def convert(
     exclude: Sequence[str] = (),
     layer_bits: Mapping[str, int] | None = None,
 ) -> list[Converted]:
-    """Turns convolutions and linear layers of ``model`` into integer layers, in place.
+    """Turns the layers of ``model`` into integer layers, in place.
+
+    ReLU and max pooling are exact already; they become layers that keep less for the backward pass.
 
     A module stays the same object, with the same parameters, buffers, hooks and state_dict keys;
     only its class changes. So layers that a model shares between two places stay shared.
@@ -52,7 +63,7 @@ def convert(
         layer_bits: other widths, by pattern; the last pattern that matches counts.
 
     Returns:
-        One entry for each module that has parameters of its own, in the model's order.
+        One entry for each module that was converted or has parameters of its own, in order.
 
     Raises:
         ValueError: if bits are not in 4..16, or a pattern matches no module; nothing is converted.
@@ -70,24 +81,21 @@ def convert(
             )
     report = []
     for number, (name, module) in enumerate(modules.items()):
-        own = sum(p.numel() for p in module.parameters(recurse=False))
-        if not own:
-            continue
-        before = _class_name(module)
-        width = None
+        before = type(module).__name__
         chosen = _any_matches(name, include) and not _any_matches(name, exclude)
-        integer = INTEGER_LAYERS.get(type(module))
-        if chosen and integer:
-            width = bits
-            for pattern, other in layer_bits.items():
-                if _matches(name, pattern):
-                    width = other
-            module.__class__ = integer
-            module.make_integer(width)
+        becomes = INTEGER_LAYERS.get(type(module)) if chosen else None
+        if becomes is not None:
+            module.__class__ = becomes
         if isinstance(module, IntLayer):
-            width = module.bits
+            if becomes is not None:
+                widths = [w for pattern, w in layer_bits.items() if _matches(name, pattern)]
+                module.make_integer([bits, *widths][-1])
             module.site = Site(name, number)
-        report.append(Converted(name, before, _class_name(module), width, own))
+        after = type(module).__name__
+        width = module.bits if isinstance(module, IntLayer) else None
+        own = sum(p.numel() for p in module.parameters(recurse=False))
+        if own or after != before:
+            report.append(Converted(name, before, after, width, own))
     return report
 
 
@@ -101,7 +109,7 @@ def format_report(report: Sequence[Converted]) -> str:
         rows.append(
             (
                 before,
-                'left alone' if bits is None else after,
+                'left alone' if after == before and bits is None else after,
                 '' if bits is None else str(bits),
                 str(len(entries)),
                 f'{sum(e.parameters for e in entries):,}',
@@ -119,7 +127,3 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _any_matches(name: str, patterns: Sequence[str]) -> bool:
     return any(_matches(name, pattern) for pattern in patterns)
-
-
-def _class_name(module: nn.Module) -> str:
-    return type(module).__name__

@@ -14,9 +14,9 @@ import torch
 
 from . import reference
 from .errors import NonFiniteError
-from .geometry import Geometry
+from .geometry import Geometry, Pooling
 
-__all__ = ['Geometry', 'NonFiniteError', 'backend_for', 'reference']
+__all__ = ['Geometry', 'NonFiniteError', 'Pooling', 'backend_for', 'reference']
 
 VARIABLE = 'MMINT_BACKEND'
 

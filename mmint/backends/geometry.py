@@ -1,4 +1,4 @@
-"""The geometry of a convolution."""
+"""The geometry of convolution and pooling windows, each pair (vertical, horizontal)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from typing import NamedTuple
 
 
 class Geometry(NamedTuple):
-    """Stride, zero padding and dilation, each (vertical, horizontal), and groups."""
+    """Of a convolution: stride, zero padding, dilation and groups."""
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+
+
+class Pooling(NamedTuple):
+    """Of a pooling layer."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    ceil_mode: bool

@@ -2,6 +2,14 @@
 
 from .base import IntLayer
 from .conv import IntConv2d, IntConvTranspose2d
+from .exact import CompactMaxPool2d, CompactReLU
 from .linear import IntLinear
 
-__all__ = ['IntConv2d', 'IntConvTranspose2d', 'IntLayer', 'IntLinear']
+__all__ = [
+    'CompactMaxPool2d',
+    'CompactReLU',
+    'IntConv2d',
+    'IntConvTranspose2d',
+    'IntLayer',
+    'IntLinear',
+]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, OPTIMIZERS
 
@@ -18,6 +20,10 @@ def register() -> None:
         MODELS.register_module(module=layer, force=True)
     OPTIMIZERS.register_module(module=IntSGD, force=True)
     MODULE2PACKAGE['mmint'] = 'mmint'
+    try:
+        version(MODULE2PACKAGE['mmseg'])
+    except PackageNotFoundError:  # the maintained fork's distribution has another name
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def convert_mmcv_layers() -> None:

@@ -4,6 +4,7 @@ Sums of products are carried by float64 where a bound shows that they stay below
 every step is an exact integer; all else is int64. Other backends must give the same bits.
 """
 
+from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .mapping import dequantize, quantize
 from .products import (
     channel_sum,
@@ -23,7 +24,11 @@ __all__ = [
     'conv2d_weight_grad',
     'dequantize',
     'matmul',
+    'max_pool2d',
+    'max_pool2d_grad',
     'name',
     'quantize',
+    'relu',
+    'relu_grad',
     'sgd_step',
 ]

@@ -1,0 +1,65 @@
+"""Operations that only compare and move, with backward passes that need little memory.
+
+They are exact in float32 as they are. What PyTorch keeps for their backward pass is large, though:
+ReLU its output, max pooling its input and an int64 for each output; here one bit and one byte.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..geometry import Pooling
+
+
+def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
+    """ReLU of float32 ``x``, and which elements are positive: element i in bit i % 8 of byte i / 8.
+
+    NaN stays NaN, as in PyTorch.
+    """
+    positive = (x > 0).flatten()
+    bits = F.pad(positive, (0, -len(positive) % 8)).view(-1, 8).to(torch.uint8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=x.device)
+    return torch.relu_(x) if inplace else torch.relu(x), (bits * weights).sum(1, dtype=torch.uint8)
+
+
+def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
+    """Gradient of `relu` for its input: ``grad`` where the element was positive."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=grad.device)
+    kept = (positive[:, None] >> shifts & 1).flatten()[: grad.numel()].view(grad.shape)
+    return torch.where(kept.bool(), grad, 0)
+
+
+def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+    """Max pooling of float32 ``x`` (N, C, H, W), and where in its window each maximum lies.
+
+    The place is ``row * kernel width + column`` as uint8; of equal elements the first counts.
+    """
+    out, index = F.max_pool2d(x, *pooling, return_indices=True)
+    top, left = _corners(out.shape, pooling, x.device)
+    row = (index // x.shape[3] - top) // pooling.dilation[0]
+    column = (index % x.shape[3] - left) // pooling.dilation[1]
+    return out, (row * pooling.kernel[1] + column).to(torch.uint8)
+
+
+def max_pool2d_grad(
+    grad: Tensor, place: Tensor, input_size: tuple[int, int, int, int], pooling: Pooling
+) -> Tensor:
+    """Gradient of `max_pool2d` for its input; overlapping windows add in row-major order."""
+    top, left = _corners(grad.shape, pooling, grad.device)
+    place = place.to(torch.int64)
+    row = top + place // pooling.kernel[1] * pooling.dilation[0]
+    column = left + place % pooling.kernel[1] * pooling.dilation[1]
+    index = row * input_size[3] + column
+    x = grad.new_empty(1).expand(input_size)  # PyTorch asks for it and reads its size only
+    return torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *pooling, index)
+
+
+def _corners(size: torch.Size, pooling: Pooling, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column of each window's first element, which padding may put outside."""
+    top, left = (
+        torch.arange(size[2 + i], device=device) * pooling.stride[i] - pooling.padding[i]
+        for i in (0, 1)
+    )
+    return top[:, None], left

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Sets up the environment where it is missing, then lints and tests, fast tests first. Arguments go
+# to pytest instead of the two default runs.
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+ruff format --check .
+ruff check .
+if [ $# -gt 0 ]; then
+    exec python -m pytest "$@"
+fi
+python -m pytest -q -m 'not slow and not gpu'
+python -m pytest -q -m 'slow and not gpu'
