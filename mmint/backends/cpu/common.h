@@ -1,0 +1,66 @@
+/* What every kernel shares: instruction-set levels, tile sizes, memory, status codes. */
+#ifndef MMINT_COMMON_H
+#define MMINT_COMMON_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define MMINT_X86 1
+#include <immintrin.h>
+#define TARGET_AVX2 __attribute__((target("avx2,fma")))
+#else
+#define MMINT_X86 0
+#endif
+
+#if defined(__aarch64__)
+#define MMINT_NEON 1
+#else
+#define MMINT_NEON 0
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Status of a kernel; also an exponent's place when it is not one. */
+enum { OK = 0, NOT_FINITE = 1 << 20, NO_MEMORY = 1 << 21 };
+
+/* A tile: MR rows (broadcast) by NR lanes; depth in groups of two int16, 32 bits. */
+enum { MR = 6, NR = 16, TILE = MR * NR };
+
+/* How sums become float32: see finish.h. */
+struct finish;
+
+/* The kernels of one instruction-set level. */
+typedef struct {
+    const char *name;
+    /* (int32) c_out = c_in (NULL: 0) + a * b; or, where `out` is there, rounded to float32 with
+     * `finish` (its fast form), `rows` rows of NR, `ldo` apart; returns nonzero if a sum was. */
+    int (*tile)(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
+                int32_t *c_out, const struct finish *finish, const int32_t *row_bias,
+                const int32_t *lane_bias, float *out, long ldo, int rows);
+    /* dst[k / 2][lane][k % 2] = rows[lane][k], k < length, zero-padded to an even length. */
+    void (*pack_rows)(int16_t *dst, const void *const *rows, int lanes, long length, int wide);
+    /* dst[k / 2][lane][k % 2] = columns[k][lane], lane < count; zeros up to `lanes`, even k. */
+    void (*pack_columns)(int16_t *dst, const void *const *columns, long length, int lanes,
+                         int count, int wide);
+    /* Is it AVX2, for everything that has just two forms? */
+    int avx2;
+} level_t;
+
+extern const level_t portable_level;
+#if MMINT_X86
+extern const level_t avx2_level, avxvnni_level, avx512vnni_level;
+#endif
+#if MMINT_NEON
+extern const level_t neon_level;
+#endif
+extern const level_t *level;
+
+INLINE void *allocate(size_t bytes) { return aligned_alloc(64, (bytes + 127) / 64 * 64); }
+
+INLINE long div_up(long a, long b) { return (a + b - 1) / b; }
+INLINE long least(long a, long b) { return a < b ? a : b; }
+INLINE long most(long a, long b) { return a > b ? a : b; }
+
+#endif

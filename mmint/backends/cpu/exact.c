@@ -1,0 +1,133 @@
+/* ReLU and max pooling as reference/exact.py has them: comparisons and moves, so exact.
+ *
+ * Each thread takes whole bytes of ReLU's bits, or whole planes of a pooled image; the sums of a
+ * pooling gradient, where windows overlap, are thus taken in row-major order by one thread. */
+#include "exact.h"
+
+#include <math.h>
+
+enum { CHUNK = 1 << 15 };
+
+#if MMINT_X86
+TARGET_AVX2 static int64_t relu_avx2(const float *x, float *out, uint8_t *positive, int64_t n) {
+    const __m256 zero = _mm256_setzero_ps();
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        positive[i / 8] = (uint8_t)_mm256_movemask_ps(_mm256_cmp_ps(v, zero, _CMP_GT_OQ));
+        _mm256_storeu_ps(out + i, _mm256_max_ps(zero, v)); /* the second operand if it is NaN */
+    }
+    return i;
+}
+
+TARGET_AVX2 static int64_t relu_grad_avx2(const float *g, float *out, const uint8_t *positive,
+                                          int64_t n) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256i bits = _mm256_and_si256(_mm256_set1_epi32(positive[i / 8]), bit);
+        const __m256 kept = _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit));
+        _mm256_storeu_ps(out + i, _mm256_and_ps(kept, _mm256_loadu_ps(g + i)));
+    }
+    return i;
+}
+#endif
+
+static void relu_chunk(const float *x, float *out, uint8_t *positive, int64_t n) {
+    int64_t i = 0;
+#if MMINT_X86
+    if (level->avx2) i = relu_avx2(x, out, positive, n);
+#endif
+    for (; i < n; i++) {
+        const float v = x[i];
+        if (i % 8 == 0) positive[i / 8] = 0;
+        positive[i / 8] |= (uint8_t)((v > 0) << i % 8);
+        out[i] = v > 0 || isnan(v) ? v : 0;
+    }
+}
+
+static void relu_grad_chunk(const float *g, float *out, const uint8_t *positive, int64_t n) {
+    int64_t i = 0;
+#if MMINT_X86
+    if (level->avx2) i = relu_grad_avx2(g, out, positive, n);
+#endif
+    for (; i < n; i++) out[i] = positive[i / 8] >> i % 8 & 1 ? g[i] : 0;
+}
+
+int64_t relu(const relu_args *a) {
+    const int64_t chunks = div_up(a->count, CHUNK);
+#pragma omp parallel for num_threads(a->threads) if (chunks > 1)
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t i = c * CHUNK;
+        relu_chunk((const float *)a->x + i, (float *)a->out + i, (uint8_t *)a->positive + i / 8,
+                   least(CHUNK, a->count - i));
+    }
+    return OK;
+}
+
+int64_t relu_grad(const relu_args *a) {
+    const int64_t chunks = div_up(a->count, CHUNK);
+#pragma omp parallel for num_threads(a->threads) if (chunks > 1)
+    for (int64_t c = 0; c < chunks; c++) {
+        const int64_t i = c * CHUNK;
+        relu_grad_chunk((const float *)a->x + i, (float *)a->out + i,
+                        (const uint8_t *)a->positive + i / 8, least(CHUNK, a->count - i));
+    }
+    return OK;
+}
+
+static void pool_plane(const max_pool2d_args *a, const float *x, float *out, uint8_t *place) {
+    for (int64_t i = 0; i < a->out_h; i++) {
+        for (int64_t j = 0; j < a->out_w; j++) {
+            float best = -INFINITY;
+            int64_t where = -1;
+            for (int64_t p = 0; p < a->kernel_h; p++) {
+                const int64_t row = i * a->stride_h - a->padding_h + p * a->dilation_h;
+                if (row < 0 || row >= a->height) continue;
+                for (int64_t q = 0; q < a->kernel_w; q++) {
+                    const int64_t column = j * a->stride_w - a->padding_w + q * a->dilation_w;
+                    if (column < 0 || column >= a->width) continue;
+                    const float v = x[row * a->width + column];
+                    if (where < 0 || v > best || isnan(v)) {
+                        best = v;
+                        where = p * a->kernel_w + q;
+                    }
+                }
+            }
+            *out++ = best;
+            *place++ = (uint8_t)where;
+        }
+    }
+}
+
+static void pool_plane_grad(const max_pool2d_args *a, const float *g, float *out,
+                            const uint8_t *place) {
+    memset(out, 0, sizeof(float) * (size_t)(a->height * a->width));
+    for (int64_t i = 0; i < a->out_h; i++) {
+        for (int64_t j = 0; j < a->out_w; j++) {
+            const int64_t p = *place / a->kernel_w, q = *place % a->kernel_w;
+            const int64_t row = i * a->stride_h - a->padding_h + p * a->dilation_h;
+            const int64_t column = j * a->stride_w - a->padding_w + q * a->dilation_w;
+            out[row * a->width + column] += *g++;
+            place++;
+        }
+    }
+}
+
+int64_t max_pool2d(const max_pool2d_args *a) {
+    const int64_t in = a->height * a->width, out = a->out_h * a->out_w;
+#pragma omp parallel for num_threads(a->threads) if (a->planes * out > CHUNK)
+    for (int64_t n = 0; n < a->planes; n++)
+        pool_plane(a, (const float *)a->x + n * in, (float *)a->out + n * out,
+                   (uint8_t *)a->place + n * out);
+    return OK;
+}
+
+int64_t max_pool2d_grad(const max_pool2d_args *a) {
+    const int64_t in = a->height * a->width, out = a->out_h * a->out_w;
+#pragma omp parallel for num_threads(a->threads) if (a->planes * out > CHUNK)
+    for (int64_t n = 0; n < a->planes; n++)
+        pool_plane_grad(a, (const float *)a->x + n * out, (float *)a->out + n * in,
+                        (const uint8_t *)a->place + n * out);
+    return OK;
+}

@@ -1,0 +1,352 @@
+/* float32 to mantissas and back: paper sections 3.1 and 3.2, bit for bit as reference/mapping.py.
+ *
+ * Elements are mapped in their logical order, which numbers the random bits; mantissas of images
+ * are then transposed to channels-last, where the products read them. */
+#include "mapping.h"
+
+#include "number.h"
+#include "philox.h"
+
+enum { CHUNK = 1 << 15 };
+
+/* ---- the largest magnitude ---- */
+
+INLINE uint32_t top_body(const uint32_t *x, long n) {
+    uint32_t top = 0;
+    for (long i = 0; i < n; i++) {
+        uint32_t magnitude = x[i] & 0x7FFFFFFF;
+        top = magnitude > top ? magnitude : top;
+    }
+    return top;
+}
+
+static uint32_t top_portable(const uint32_t *x, long n) { return top_body(x, n); }
+
+#if MMINT_X86
+TARGET_AVX2 static uint32_t top_avx2(const uint32_t *x, long n) {
+    const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i t0 = _mm256_setzero_si256(), t1 = t0, t2 = t0, t3 = t0;
+    long i = 0;
+#define STEP(t, o)                                                                     \
+    t = _mm256_max_epu32(t, _mm256_and_si256(mask, _mm256_loadu_si256((const void *)(x + i + o))))
+    for (; i + 32 <= n; i += 32) {
+        STEP(t0, 0);
+        STEP(t1, 8);
+        STEP(t2, 16);
+        STEP(t3, 24);
+    }
+#undef STEP
+    uint32_t lanes[8], top = top_body(x + i, n - i);
+    t0 = _mm256_max_epu32(_mm256_max_epu32(t0, t1), _mm256_max_epu32(t2, t3));
+    _mm256_storeu_si256((void *)lanes, t0);
+    for (int l = 0; l < 8; l++) top = lanes[l] > top ? lanes[l] : top;
+    return top;
+}
+#endif
+
+uint32_t top_magnitude(const float *x, long n, int threads) {
+    uint32_t top = 0;
+    const long chunks = div_up(n, CHUNK);
+#pragma omp parallel for num_threads(threads) reduction(max : top) if (chunks > 2)
+    for (long c = 0; c < chunks; c++) {
+        const uint32_t *part = (const uint32_t *)x + c * CHUNK;
+        const long size = least(CHUNK, n - c * CHUNK);
+        uint32_t t;
+#if MMINT_X86
+        if (level->avx2)
+            t = top_avx2(part, size);
+        else
+#endif
+            t = top_portable(part, size);
+        if (t > top) top = t;
+    }
+    return top;
+}
+
+int exponent_of(uint32_t top, int bits, int *exponent) {
+    const int p = bits - 1;
+    *exponent = 0;
+    if (field_of(top) == 255) return NOT_FINITE;
+    if (top) {
+        int scale = field_of(top) ? (int)field_of(top) : 1;
+        if (mantissa24_of(top) > ((1u << p) - 1) << (24 - p)) scale++;
+        *exponent = scale - 126 - p;
+    }
+    return OK;
+}
+
+/* ---- rounding ---- */
+
+INLINE int32_t round_one(uint32_t u, int exponent, int stochastic, uint32_t drawn) {
+    const uint32_t magnitude = u & 0x7FFFFFFF, m = mantissa24_of(magnitude);
+    const long shift = exponent + 150 - most(field_of(magnitude), 1);
+    const int32_t r = (int32_t)(stochastic ? shift_right_stochastic(m, shift, drawn)
+                                           : shift_right_even(m, shift));
+    return u >> 31 ? -r : r;
+}
+
+/* Elements `first` (a multiple of 64) ... `first + n - 1`. */
+static void round_portable(const uint32_t *x, void *out, long first, long n, int exponent, int wide,
+                           const philox_key *key) {
+    uint16_t drawn[64] = {0};
+    for (long i = 0; i < n; i++) {
+        if (key && i % 64 == 0) philox_portable(key, (uint64_t)(first + i) / 64, drawn);
+        const int32_t r = round_one(x[i], exponent, key != NULL, drawn[i % 64]);
+        if (wide)
+            ((int16_t *)out)[i] = (int16_t)r;
+        else
+            ((int8_t *)out)[i] = (int8_t)r;
+    }
+}
+
+#if MMINT_X86
+/* Eight mantissas; `high` is exponent + 150. */
+TARGET_AVX2 INLINE __m256i round_stochastic_avx2(__m256i x, __m256i drawn, __m256i high, int wide) {
+    const __m256i one = _mm256_set1_epi32(1);
+    __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFFFF));
+    __m256i field = _mm256_srli_epi32(magnitude, 23);
+    __m256i at_least_1 = _mm256_max_epi32(field, one);
+    /* M = fraction + hidden bit: magnitude - ((field - (field > 0)) << 23) */
+    __m256i hidden = _mm256_slli_epi32(_mm256_sub_epi32(at_least_1, one), 23);
+    __m256i m = _mm256_sub_epi32(magnitude, hidden);
+    __m256i cut = _mm256_sub_epi32(_mm256_sub_epi32(high, _mm256_set1_epi32(FRACTION_BITS)),
+                                   at_least_1);
+    __m256i fine = _mm256_srlv_epi32(m, cut);
+    if (wide) /* a negative cut: to the left */
+        fine = _mm256_or_si256(
+            fine, _mm256_sllv_epi32(m, _mm256_sub_epi32(_mm256_setzero_si256(), cut)));
+    return _mm256_sign_epi32(_mm256_srli_epi32(_mm256_add_epi32(fine, drawn), FRACTION_BITS), x);
+}
+
+TARGET_AVX2 INLINE __m256i round_even_avx2(__m256i x, __m256i high) {
+    const __m256i one = _mm256_set1_epi32(1);
+    __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFFFF));
+    __m256i at_least_1 = _mm256_max_epi32(_mm256_srli_epi32(magnitude, 23), one);
+    __m256i m = _mm256_sub_epi32(magnitude,
+                                 _mm256_slli_epi32(_mm256_sub_epi32(at_least_1, one), 23));
+    /* beyond 25 the result is 0 anyway, and 30 keeps the half below 2**30 */
+    __m256i shift = _mm256_min_epi32(_mm256_sub_epi32(high, at_least_1), _mm256_set1_epi32(30));
+    __m256i half = _mm256_sllv_epi32(one, _mm256_sub_epi32(shift, one));
+    __m256i odd = _mm256_and_si256(_mm256_srlv_epi32(m, shift), one);
+    __m256i up = _mm256_add_epi32(_mm256_sub_epi32(half, one), odd);
+    return _mm256_sign_epi32(_mm256_srlv_epi32(_mm256_add_epi32(m, up), shift), x);
+}
+
+TARGET_AVX2 INLINE void round_block_avx2(const uint32_t *x, void *out, uint64_t group, __m256i high,
+                                         int wide, const philox_key *key) {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i words[4], half[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    if (key) philox_avx2(key, group, words);
+#pragma GCC unroll 4
+    for (int w = 0; w < 4; w++) {
+        __m256i low = _mm256_loadu_si256((const void *)(x + 16 * w));
+        __m256i up = _mm256_loadu_si256((const void *)(x + 16 * w + 8));
+        if (key) {
+            __m256i d0 = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(words[w]));
+            __m256i d1 = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(words[w], 1));
+            low = round_stochastic_avx2(low, d0, high, wide);
+            up = round_stochastic_avx2(up, d1, high, wide);
+        } else {
+            low = round_even_avx2(low, high);
+            up = round_even_avx2(up, high);
+        }
+        __m256i packed = _mm256_packs_epi32(low, up);
+        if (wide) {
+            packed = _mm256_permute4x64_epi64(packed, 0xD8);
+            _mm256_storeu_si256((void *)((int16_t *)out + 16 * w), packed);
+        } else if (w % 2 == 0) {
+            half[w / 2] = packed;
+        } else {
+            packed = _mm256_packs_epi16(half[w / 2], packed);
+            packed = _mm256_permutevar8x32_epi32(packed, order);
+            _mm256_storeu_si256((void *)((int8_t *)out + 32 * (w / 2)), packed);
+        }
+    }
+}
+
+#define ROUND_RUN(name, WIDE, KEY)                                                               \
+    TARGET_AVX2 static void name(const uint32_t *x, void *out, long first, long n, int exponent, \
+                                 const philox_key *key) {                                        \
+        const __m256i high = _mm256_set1_epi32(exponent + 150);                                  \
+        (void)key;                                                                               \
+        const int size = (WIDE) ? 2 : 1;                                                         \
+        long i = 0;                                                                              \
+        for (; i + 64 <= n; i += 64)                                                             \
+            round_block_avx2(x + i, (char *)out + size * i, (uint64_t)(first + i) / 64, high,    \
+                             WIDE, KEY);                                                         \
+        if (i < n) {                                                                             \
+            uint32_t rest[64] = {0};                                                             \
+            int16_t made[64];                                                                    \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                            \
+            round_block_avx2(rest, made, (uint64_t)(first + i) / 64, high, WIDE, KEY);           \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                      \
+        }                                                                                        \
+    }
+ROUND_RUN(round_stochastic8, 0, key)
+ROUND_RUN(round_stochastic16, 1, key)
+ROUND_RUN(round_even8, 0, NULL)
+ROUND_RUN(round_even16, 1, NULL)
+#endif
+
+void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
+               int threads) {
+    const long chunks = div_up(n, CHUNK);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
+    for (long c = 0; c < chunks; c++) {
+        const long first = c * CHUNK, size = least(CHUNK, n - first);
+        const uint32_t *part = (const uint32_t *)x + first;
+        void *to = (char *)out + (wide ? 2 : 1) * first;
+#if MMINT_X86
+        if (level->avx2) {
+            if (key)
+                (wide ? round_stochastic16 : round_stochastic8)(part, to, first, size, exponent,
+                                                                key);
+            else
+                (wide ? round_even16 : round_even8)(part, to, first, size, exponent, key);
+            continue;
+        }
+#endif
+        round_portable(part, to, first, size, exponent, wide, key);
+    }
+}
+
+/* ---- (C, pixels) to (pixels, C), bytes ---- */
+
+#if MMINT_X86
+/* 16 x 16 bytes: four rounds of interleaving rows i and i + 8. */
+TARGET_AVX2 INLINE void transpose16(const int8_t *from, long from_row, int8_t *to, long to_row) {
+    __m128i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm_loadu_si128((const void *)(from + i * from_row));
+#pragma GCC unroll 4
+    for (int round = 0; round < 4; round++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
+            b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) a[i] = b[i];
+    }
+    for (int i = 0; i < 16; i++) _mm_storeu_si128((void *)(to + i * to_row), a[i]);
+}
+
+TARGET_AVX2 static void transpose_avx2(const int8_t *from, int8_t *to, long channels, long pixels,
+                                       long p0, long p1) {
+    const long full_c = channels / 16 * 16, full_p = p0 + (p1 - p0) / 16 * 16;
+    for (long p = p0; p < full_p; p += 16)
+        for (long c = 0; c < full_c; c += 16)
+            transpose16(from + c * pixels + p, pixels, to + p * channels + c, channels);
+    for (long p = p0; p < p1; p++)
+        for (long c = p < full_p ? full_c : 0; c < channels; c++)
+            to[p * channels + c] = from[c * pixels + p];
+}
+#endif
+
+void channels_last(const int8_t *from, int8_t *to, long images, long channels, long pixels,
+                   int threads) {
+    const long strip = 256, strips = div_up(pixels, strip);
+#pragma omp parallel for num_threads(threads) if (images * channels * pixels > CHUNK)
+    for (long j = 0; j < images * strips; j++) {
+        const long base = j / strips * channels * pixels;
+        const long p0 = j % strips * strip, p1 = least(pixels, p0 + strip);
+#if MMINT_X86
+        if (level->avx2) {
+            transpose_avx2(from + base, to + base, channels, pixels, p0, p1);
+            continue;
+        }
+#endif
+        for (long p = p0; p < p1; p++)
+            for (long c = 0; c < channels; c++)
+                to[base + p * channels + c] = from[base + c * pixels + p];
+    }
+}
+
+int64_t quantize(const quantize_args *a) {
+    const philox_key key = philox_from(a->random);
+    const long n = a->images * a->channels * a->pixels;
+    const int wide = a->bits > 8, threads = (int)a->threads;
+    const int transposed = !wide && a->channels > 1 && a->pixels > 1;
+    const float *x = (const float *)a->x;
+    int exponent;
+    if (exponent_of(top_magnitude(x, n, threads), (int)a->bits, &exponent)) return NOT_FINITE;
+    int8_t *linear = transposed ? allocate((size_t)n) : (int8_t *)a->out;
+    if (transposed && !linear) return NO_MEMORY;
+    round_all(x, linear, n, exponent, wide, a->stochastic ? &key : NULL, threads);
+    if (transposed) {
+        channels_last(linear, (int8_t *)a->out, a->images, a->channels, a->pixels, threads);
+        free(linear);
+    }
+    return exponent;
+}
+
+/* ---- back ---- */
+
+INLINE int64_t integer_at(const void *x, long i, int size) {
+    return size == 1   ? ((const int8_t *)x)[i]
+           : size == 2 ? ((const int16_t *)x)[i]
+           : size == 4 ? ((const int32_t *)x)[i]
+                       : ((const int64_t *)x)[i];
+}
+
+#define DEQUANTIZE_RUN(type)                                                     \
+    for (long i = 0; i < n; i++) out[i] = (float)((const type *)x)[i] * scale; \
+    break
+
+void dequantize_some(const void *x, float *out, long n, int size, long exponent) {
+    if (size < 8 && scale_is_exact(exponent)) {
+        const float scale = scale_of(exponent);
+        switch (size) {
+        case 1: DEQUANTIZE_RUN(int8_t);
+        case 2: DEQUANTIZE_RUN(int16_t);
+        default: DEQUANTIZE_RUN(int32_t);
+        }
+        return;
+    }
+    for (long i = 0; i < n; i++) out[i] = dequantize_one(integer_at(x, i, size), exponent);
+}
+
+int64_t dequantize(const dequantize_args *a) {
+    const long chunks = div_up(a->n, CHUNK);
+#pragma omp parallel for num_threads((int)a->threads) if (chunks > 1)
+    for (long c = 0; c < chunks; c++)
+        dequantize_some((const char *)a->x + a->size * c * CHUNK, (float *)a->out + c * CHUNK,
+                        least(CHUNK, a->n - c * CHUNK), (int)a->size, a->exponent);
+    return OK;
+}
+
+/* ---- sums over rows of a (rows, channels) matrix ---- */
+
+int64_t channel_sum(const channel_sum_args *a) {
+    enum { PART = 1 << 13 };
+    const long channels = a->channels, parts = div_up(a->rows, PART);
+    int64_t *total = calloc((size_t)channels + 1, sizeof *total);
+    int failed = !total;
+#pragma omp parallel num_threads((int)a->threads) if (a->rows * channels > CHUNK)
+    {
+        int32_t *sum = allocate((size_t)channels * 4);
+        if (!sum) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for
+        for (long part = 0; part < parts; part++) {
+            if (failed) continue;
+            memset(sum, 0, (size_t)channels * 4);
+            for (long r = part * PART; r < least(a->rows, (part + 1) * PART); r++) {
+                if (a->wide) {
+                    const int16_t *row = (const int16_t *)a->x + r * channels;
+                    for (long c = 0; c < channels; c++) sum[c] += row[c];
+                } else {
+                    const int8_t *row = (const int8_t *)a->x + r * channels;
+                    for (long c = 0; c < channels; c++) sum[c] += row[c];
+                }
+            }
+#pragma omp critical
+            for (long c = 0; c < channels; c++) total[c] += sum[c];
+        }
+        free(sum);
+    }
+    if (!failed) dequantize_some(total, (float *)a->out, channels, 8, a->exponent);
+    free(total);
+    return failed ? NO_MEMORY : OK;
+}

@@ -1,0 +1,138 @@
+#include "weight_grad.h"
+
+#include "number.h"
+#include "product.h"
+
+enum {
+    BLOCK = 256,     /* groups of two pixels at a time, as in product.c */
+    SUPERBLOCK = 4,  /* blocks whose gradient is packed at a time */
+    JOB_PANELS = 4   /* panels of lanes, of one tap, that share what is known of pixels */
+};
+
+typedef struct {
+    const weight_grad_t *p;
+    long groups, block, super, panels, lane_panels; /* panels of rows; of lanes, for one tap */
+    int widened;
+    int32_t *grad;
+    int32_t *sums;
+    int64_t *wide_sums;
+} shared_t;
+
+/* Adds the pixels of the superblock at group g0 to the sums of lane panels first ... last - 1. */
+static void work(const shared_t *s, long g0, long g1, long tap, long first, long last,
+                 int32_t *lanes, const void **rows, char *scratch) {
+    const operand_t *x = &s->p->x;
+    const long size = x->wide ? 2 : 1;
+    int32_t tile[TILE];
+    for (long g = g0; g < g1; g += s->block) {
+        const long here = least(s->block, g1 - g), pixels = least(2 * here, x->lanes - 2 * g);
+        pixel_rows(x, tap, 2 * g, pixels, rows, scratch);
+        for (long i = 0; i < pixels; i++) rows[i] = (const char *)rows[i] + first * NR * size;
+        for (long j = first; j < last; j++) {
+            const int count = (int)least(NR, x->channels - j * NR);
+            level->pack_columns((int16_t *)lanes, rows, pixels, NR, count, x->wide);
+            for (long i = 0; i < pixels; i++) rows[i] = (const char *)rows[i] + NR * size;
+            const int32_t *a = s->grad + (g - g0) * MR * s->panels;
+            const long at = (tap * s->lane_panels + j) * s->panels;
+            for (long i = 0; i < s->panels; i++, a += here * MR) {
+                if (!s->widened) {
+                    int32_t *sums = s->sums + (at + i) * TILE;
+                    level->tile(a, lanes, here, g ? sums : NULL, sums, NULL, NULL, NULL, NULL, 0,
+                                0);
+                } else {
+                    int64_t *wide = s->wide_sums + (at + i) * TILE;
+                    level->tile(a, lanes, here, NULL, tile, NULL, NULL, NULL, NULL, 0, 0);
+                    for (int e = 0; e < TILE; e++) wide[e] = (g ? wide[e] : 0) + tile[e];
+                }
+            }
+        }
+    }
+}
+
+/* One row of the result: (channel, tap). */
+static void finish_row(const shared_t *s, long row) {
+    const operand_t *x = &s->p->x;
+    float *out = s->p->out + row * x->channels * x->taps;
+    const long panel = row / MR, r = row % MR, exponent = s->p->exponent;
+    const int fast = !s->widened && scale_is_exact(exponent);
+    const float scale = fast ? scale_of(exponent) : 0;
+    /* lane l of tap t is channel l; of merged taps, channel l % channels of tap l / channels */
+    const long channels = x->pixels.merged_taps ? x->pixels.merged_channels : x->channels;
+    const long taps = x->pixels.merged_taps ? x->pixels.merged_taps : x->taps;
+    for (long t = 0; t < x->taps; t++) {
+        for (long j = 0; j < s->lane_panels; j++) {
+            const long at = ((t * s->lane_panels + j) * s->panels + panel) * TILE + r * NR;
+            const long count = least(NR, x->channels - j * NR);
+            for (long l = 0; l < count; l++) {
+                const long lane = j * NR + l;
+                float *to = x->pixels.merged_taps ? out + lane % channels * taps + lane / channels
+                                                  : out + lane * taps + t;
+                *to = fast ? (float)s->sums[at + l] * scale
+                           : dequantize_one(s->widened ? s->wide_sums[at + l] : s->sums[at + l],
+                                            exponent);
+            }
+        }
+    }
+}
+
+int weight_grad(const weight_grad_t *p, int threads) {
+    const operand_t *x = &p->x;
+    const long limit = int32_groups(p->largest);
+    shared_t s = {.p = p, .groups = div_up(x->lanes, 2), .panels = div_up(p->grad.lanes, MR)};
+    s.lane_panels = div_up(x->channels, NR);
+    s.widened = s.groups > limit;
+    s.block = least(BLOCK, limit);
+    s.super = SUPERBLOCK * s.block;
+    const long all_panels = x->taps * s.lane_panels;
+    const size_t sums = (size_t)(all_panels * s.panels * TILE);
+    if (!sums) return OK;
+    const long wanted = most(1, all_panels / (2 * threads));
+    const long job_panels = x->pixels.merged_taps ? div_up(s.lane_panels, threads)
+                                                  : least(least(JOB_PANELS, s.lane_panels), wanted);
+    const long jobs_per_tap = div_up(s.lane_panels, job_panels);
+    s.grad = allocate((size_t)(least(s.super, s.groups) * MR * s.panels) * 4);
+    if (s.widened)
+        s.wide_sums = calloc(sums, 8);
+    else
+        s.sums = s.groups ? allocate(4 * sums) : calloc(sums, 4);
+    int failed = !s.grad || !(s.sums || s.wide_sums);
+#pragma omp parallel num_threads(threads)
+    {
+        const long pixels = 2 * s.block;
+        int32_t *lanes = allocate((size_t)(s.block * NR) * 4);
+        const void **rows = allocate((size_t)(pixels + NR) * sizeof *rows);
+        char *scratch = allocate(
+            x->pixels.merged_taps ? (size_t)((pixels + NR) * (x->channels + 64) * 2) : 64);
+        if (!lanes || !rows || !scratch) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp barrier
+        for (long g0 = 0; !failed && g0 < s.groups; g0 += s.super) {
+            const long g1 = least(s.groups, g0 + s.super), blocks = div_up(g1 - g0, s.block);
+#pragma omp for schedule(static)
+            for (long i = 0; i < blocks * s.panels; i++) {
+                const long b0 = g0 + i / s.panels * s.block, b1 = least(g1, b0 + s.block);
+                int32_t *to = s.grad + MR * ((b0 - g0) * s.panels + i % s.panels * (b1 - b0));
+                pack(&p->grad, i % s.panels * MR, MR, b0, b1, to, scratch);
+            }
+#pragma omp for schedule(dynamic, 1)
+            for (long job = 0; job < x->taps * jobs_per_tap; job++) {
+                const long first = job % jobs_per_tap * job_panels;
+                work(&s, g0, g1, job / jobs_per_tap, first,
+                     least(s.lane_panels, first + job_panels), lanes, rows, scratch);
+            }
+        }
+        if (!failed) {
+#pragma omp for schedule(static)
+            for (long row = 0; row < p->grad.lanes; row++) finish_row(&s, row);
+        }
+        free(lanes);
+        free(rows);
+        free(scratch);
+    }
+    free(s.grad);
+    free(s.sums);
+    free(s.wide_sums);
+    return failed ? NO_MEMORY : OK;
+}

@@ -1,0 +1,416 @@
+"""The C kernels against the reference, bit for bit."""
+
+import itertools
+import math
+import random as rng
+
+import pytest
+import torch
+
+from mmint.backends import Geometry, NonFiniteError, cpu, reference
+from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
+
+pytestmark = pytest.mark.skipif(not cpu.available(), reason='the C kernels are not built')
+
+BITS = RandomBits(seed=7, rank=1, layer=3, iteration=11, role=Role.INPUT, call=2)
+
+
+@pytest.fixture(params=cpu.levels() if cpu.available() else [])
+def level(request):
+    """Every instruction set that this machine has."""
+    before = cpu.level()
+    cpu.use_level(request.param)
+    yield request.param
+    cpu.use_level(before)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def pattern(x):
+    return x.contiguous().view(torch.int32)
+
+
+def assert_same(actual, expected):
+    assert actual.dtype == expected.dtype == torch.float32
+    assert actual.shape == expected.shape
+    assert actual.is_contiguous()
+    assert torch.equal(pattern(actual), pattern(expected))
+
+
+def assert_same_fixed_point(actual, expected):
+    assert actual.mantissa.dtype == expected.mantissa.dtype
+    assert torch.equal(actual.mantissa, expected.mantissa)
+    assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
+    assert int(actual.exponent) == int(expected.exponent)
+    assert actual.bits == expected.bits
+
+
+def mantissas(shape, bits, exponent=-9, extreme=False):
+    most = (1 << bits - 1) - 1
+    if extreme:
+        mantissa = torch.full(shape, most)
+    else:
+        mantissa = torch.randint(-most, most + 1, shape)
+    mantissa = mantissa.to(mantissa_dtype(bits))
+    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
+
+
+def any_float32(shape):
+    """Any finite bit pattern: every exponent, subnormals, both zeros."""
+    x = torch.randint(-(2**31), 2**31, shape).to(torch.int32)
+    x = torch.where((x >> 23 & 0xFF) == 0xFF, x & 0x7FFFFF, x)
+    return x.view(torch.float32)
+
+
+# ---- mapping ----
+
+SHAPES = [(), (0,), (1,), (5,), (63,), (64,), (65,), (1000,), (3, 0, 2, 2), (2, 1, 5, 5),
+          (1, 7, 1, 1), (2, 3, 33, 21), (2, 17, 16, 20), (1, 64, 40, 30), (70000,), (3, 50, 1000)]  # fmt: skip
+
+
+@pytest.mark.parametrize('bits', [4, 5, 7, 8, 9, 12, 16])
+@pytest.mark.parametrize('random', [None, BITS])
+def test_quantize(level, threads, bits, random):
+    for shape in SHAPES:
+        for x in (torch.randn(shape), torch.randn(shape) * 1e-41, any_float32(shape)):
+            assert_same_fixed_point(
+                cpu.quantize(x, bits, random), reference.quantize(x, bits, random)
+            )
+
+
+@pytest.mark.parametrize('random', [None, BITS])
+def test_quantize_spread(level, random):
+    """Exponents that span what 8 bits see and what they do not."""
+    x = torch.randn(4, 9, 31, 17) * torch.exp2(torch.randint(-40, 3, (4, 9, 31, 17)))
+    for bits in (4, 8, 16):
+        assert_same_fixed_point(cpu.quantize(x, bits, random), reference.quantize(x, bits, random))
+
+
+def test_quantize_strided(level):
+    x = torch.randn(2, 6, 10, 9)
+    views = [
+        x.to(memory_format=torch.channels_last), x.transpose(1, 3), x[:, ::2], x[..., 1:-1],
+        x[0].expand(3, 6, 10, 9), x.flatten()[::3], x.permute(3, 2, 1, 0),
+    ]  # fmt: skip
+    for view in views:
+        for random in (None, BITS):
+            assert_same_fixed_point(
+                cpu.quantize(view, 8, random), reference.quantize(view, 8, random)
+            )
+
+
+def test_quantize_zeros_and_borders(level):
+    zeros = torch.tensor([0.0, -0.0])
+    assert_same_fixed_point(cpu.quantize(zeros, 8, BITS), reference.quantize(zeros, 8, BITS))
+    for top in (127 / 64, 127.5 / 64, 1.9999999, 2.0, 1.0, 2.0**-126, 2.0**-149, 3.4028235e38):
+        x = torch.tensor([top, -top, top / 2, top / 3, top / 512, -top / 300, 0.0])
+        for bits, random in itertools.product((4, 8, 11, 16), (None, BITS)):
+            assert_same_fixed_point(
+                cpu.quantize(x, bits, random), reference.quantize(x, bits, random)
+            )
+
+
+@pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
+def test_quantize_not_finite(level, value):
+    for shape, at in (((3,), 0), ((2, 3, 50, 50), 14999), ((100_000,), 77_777)):
+        x = torch.randn(shape)
+        x.view(-1)[at] = value
+        with pytest.raises(NonFiniteError):
+            cpu.quantize(x, 8, BITS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('random', [None, BITS], ids=['nearest', 'stochastic'])
+def test_quantize_every_float32(random):
+    """All 2**32 patterns at 8 bits, 2**22 at a time, each block mapped at its own exponent.
+
+    Blocks of 2**22 consecutive patterns share half an exponent field, so that a second pass strides
+    through the patterns: each block then holds every exponent up to its largest. The reference
+    takes most of the time: about 20 (nearest) and 45 minutes (stochastic) on one core.
+    """
+    block = 1 << 22
+    for first in range(-(2**31), 2**31, block):
+        x = torch.arange(first, first + block).to(torch.int32)
+        x = torch.where((x >> 23 & 0xFF) == 0xFF, 0, x).view(torch.float32)
+        assert_same_fixed_point(cpu.quantize(x, 8, random), reference.quantize(x, 8, random))
+
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64])
+def test_dequantize(level, threads, dtype):
+    info = torch.iinfo(dtype)
+    for shape in ((), (0,), (7,), (3, 5, 33), (70000,)):
+        low, high = max(info.min, -(2**62) + 1), min(info.max, 2**62 - 1)
+        x = torch.randint(low, high, shape, dtype=torch.int64)
+        x = (x >> torch.randint(0, info.bits, shape)).to(dtype)
+        for exponent in (-400, -180, -155, -149, -140, -127, -126, -60, 0, 60, 96, 97, 110, 300):
+            assert_same(cpu.dequantize(x, exponent), reference.dequantize(x, exponent))
+    x = torch.randint(-9, 9, (4, 6)).to(dtype).t()
+    assert_same(cpu.dequantize(x, torch.tensor(-3)), reference.dequantize(x, -3))
+
+
+# ---- products ----
+
+
+def random_geometry(pick):
+    """One convolution: sizes, geometry, and its three tensors' shapes."""
+    groups = pick.choice([1, 1, 1, 2, 3])
+    kernel = pick.choice([(1, 1), (1, 1), (3, 3), (3, 3), (1, 3), (2, 2), (5, 4), (7, 7)])
+    stride = pick.choice([(1, 1), (1, 1), (2, 2), (1, 2), (3, 2)])
+    dilation = pick.choice([(1, 1), (1, 1), (2, 2), (3, 1), (6, 6)])
+    padding = (pick.randint(0, 3), pick.randint(0, 6))
+    depthwise = pick.random() < 0.2
+    c = pick.choice([1, 2, 3, 4, 7, 8, 9, 16, 17, 33, 70])
+    o = pick.choice([1, 2, 5, 6, 7, 12, 16, 31, 64, 67])
+    if depthwise:
+        groups, per_group, filters = c, 1, c
+    else:
+        per_group, filters = c, o * groups
+    span = [dilation[i] * (kernel[i] - 1) + 1 for i in (0, 1)]
+    size = [max(pick.randint(1, 23), span[i] - 2 * padding[i]) for i in (0, 1)]
+    x = (pick.randint(1, 3), per_group * groups, *size)
+    weight = (filters, per_group, *kernel)
+    out = [(size[i] + 2 * padding[i] - span[i]) // stride[i] + 1 for i in (0, 1)]
+    return Geometry(stride, padding, dilation, groups), x, weight, (x[0], filters, *out)
+
+
+def check_convolution(geometry, x_shape, weight_shape, out_shape, bits, exponent=-9, bias_scale=1.0):
+    x, weight = mantissas(x_shape, bits[0], exponent), mantissas(weight_shape, bits[1], exponent)
+    grad = mantissas(out_shape, bits[0], exponent)
+    if bits[0] <= 8:  # half of them as they come, half as the backend keeps them
+        x = x._replace(mantissa=x.mantissa.contiguous(memory_format=torch.channels_last))
+    for bias, random in ((None, None), (bias_scale, None), (bias_scale, BITS)):
+        b = None if bias is None else torch.randn(weight_shape[0]) * bias
+        assert_same(
+            cpu.conv2d(x, weight, geometry, b, random),
+            reference.conv2d(x, weight, geometry, b, random),
+        )
+        b = None if bias is None else torch.randn(x_shape[1]) * bias
+        assert_same(
+            cpu.conv2d_input_grad(grad, weight, x_shape, geometry, b, random),
+            reference.conv2d_input_grad(grad, weight, x_shape, geometry, b, random),
+        )
+    assert_same(
+        cpu.conv2d_weight_grad(grad, x, weight_shape, geometry),
+        reference.conv2d_weight_grad(grad, x, weight_shape, geometry),
+    )
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_convolution(level, seed):
+    torch.manual_seed(seed)
+    pick = rng.Random(seed)
+    geometry, x, weight, out = random_geometry(pick)
+    bits = pick.choice([(8, 8), (8, 8), (8, 8), (4, 4), (7, 5), (12, 12), (16, 16), (16, 8)])
+    check_convolution(geometry, x, weight, out, bits)
+
+
+def test_convolution_threads(threads):
+    torch.manual_seed(threads)
+    for seed in range(8):
+        check_convolution(*random_geometry(rng.Random(100 + seed)), (8, 8))
+
+
+CASES = [  # x, weight, geometry
+    ((2, 64, 20, 20), (64, 64, 3, 3), Geometry(padding=(1, 1))),
+    ((1, 256, 13, 11), (130, 256, 3, 3), Geometry(padding=(1, 1))),
+    ((2, 600, 7, 9), (33, 600, 1, 1), Geometry()),
+    ((1, 3, 61, 47), (64, 3, 7, 7), Geometry((2, 2), (3, 3))),
+    ((2, 3, 40, 40), (32, 3, 3, 3), Geometry(padding=(1, 1))),
+    ((1, 48, 19, 19), (20, 48, 3, 3), Geometry(padding=(6, 6), dilation=(6, 6))),
+    ((2, 40, 15, 15), (80, 40, 1, 1), Geometry((2, 2))),
+    ((2, 32, 17, 16), (48, 32, 3, 3), Geometry((2, 2), (1, 1))),
+    ((1, 64, 12, 12), (64, 2, 3, 3), Geometry(padding=(1, 1), groups=32)),
+    ((2, 35, 14, 14), (35, 1, 3, 3), Geometry((2, 2), (1, 1), groups=35)),
+    ((2, 16, 14, 14), (32, 1, 3, 3), Geometry(padding=(1, 1), groups=16)),
+    ((5, 30, 3, 3), (40, 30, 3, 3), Geometry(padding=(1, 1))),
+    ((4, 30, 3, 3), (40, 30, 3, 3), Geometry()),
+]
+
+
+@pytest.mark.parametrize('x, weight, geometry', CASES)
+def test_convolution_of_layers(level, x, weight, geometry):
+    out = tuple(
+        (x[2 + i] + 2 * geometry.padding[i] - geometry.dilation[i] * (weight[2 + i] - 1) - 1)
+        // geometry.stride[i] + 1
+        for i in (0, 1)
+    )  # fmt: skip
+    shape = (x[0], weight[0], *out)
+    check_convolution(geometry, x, weight, shape, (8, 8))
+
+
+@pytest.mark.parametrize('exponent', [-200, -80, -75, -70, -63, -62, 47, 48, 49, 55, 100])
+@pytest.mark.parametrize('bias_scale', [0.0, 1e-38, 1e-30, 1.0, 1e30])
+def test_convolution_exponents(level, exponent, bias_scale):
+    """Subnormal results, overflow to infinity, a bias far above or below the sums."""
+    for x, weight in (((2, 5, 6, 7), (7, 5, 3, 3)), ((1, 20, 8, 8), (16, 20, 1, 1))):
+        out = (x[0], weight[0], x[2] - weight[2] + 1, x[3] - weight[3] + 1)
+        check_convolution(Geometry(), x, weight, out, (8, 8), exponent, bias_scale)
+
+
+def test_convolution_of_zeros(level):
+    """Where all sums are zero the result is the bias, to the bit, whatever the bias is."""
+    zeros = FixedPoint(torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.tensor(0), 8)
+    weight = mantissas((3, 4, 3, 3), 8)
+    geometry = Geometry(padding=(1, 1))
+    for bias in ([1.0, -0.0, 1e-42], [math.nan, math.inf, 1.0]):
+        bias = torch.tensor(bias)
+        assert_same(
+            cpu.conv2d(zeros, weight, geometry, bias, BITS),
+            reference.conv2d(zeros, weight, geometry, bias, BITS),
+        )
+    bias = torch.tensor([1.0, math.inf, 1.0, 1.0])
+    ones = mantissas((2, 3, 5, 5), 8)
+    with pytest.raises(NonFiniteError):
+        cpu.conv2d_input_grad(ones, weight, (2, 4, 5, 5), geometry, bias, BITS)
+    a, b = mantissas((4, 0), 8), mantissas((0, 3), 8)
+    for bias in (None, torch.randn(3)):
+        assert_same(cpu.matmul(a, b, bias, BITS), reference.matmul(a, b, bias, BITS))
+
+
+def test_empty_convolution(level):
+    geometry = Geometry(padding=(1, 1))
+    weight = mantissas((3, 4, 3, 3), 8)
+    x, grad = mantissas((0, 4, 5, 5), 8), mantissas((0, 3, 5, 5), 8)
+    assert cpu.conv2d(x, weight, geometry, torch.randn(3)).shape == (0, 3, 5, 5)
+    assert cpu.conv2d_input_grad(grad, weight, (0, 4, 5, 5), geometry).shape == (0, 4, 5, 5)
+    total = cpu.conv2d_weight_grad(grad, x, (3, 4, 3, 3), geometry)
+    assert_same(total, torch.zeros(3, 4, 3, 3))
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_long_sums(level, sign):
+    """Extreme mantissas over sums longer than an int32 holds at 8 bits: 133,144 products."""
+    for depth in (133_144, 133_146, 300_001):
+        a, b = mantissas((2, depth), 8, extreme=True), mantissas((depth, 3), 8, extreme=True)
+        a = a._replace(mantissa=sign * a.mantissa)
+        assert_same(cpu.matmul(a, b), reference.matmul(a, b))
+    grad = mantissas((2, 3, 300, 300), 8, extreme=True)
+    x = mantissas((2, 2, 302, 302), 8, extreme=True)
+    x = x._replace(mantissa=sign * x.mantissa)
+    actual = cpu.conv2d_weight_grad(grad, x, (3, 2, 3, 3), Geometry())
+    assert_same(actual, reference.conv2d_weight_grad(grad, x, (3, 2, 3, 3), Geometry()))
+    x = mantissas((1, 9, 400, 400), 8, extreme=True)
+    grad = mantissas((1, 9, 400, 400), 8, extreme=True)
+    assert_same(
+        cpu.conv2d_weight_grad(grad, x, (9, 1, 1, 1), Geometry(groups=9)),
+        reference.conv2d_weight_grad(grad, x, (9, 1, 1, 1), Geometry(groups=9)),
+    )
+    x, weight = mantissas((1, 15000, 3, 3), 8, extreme=True), mantissas((2, 15000, 3, 3), 8, extreme=True)
+    assert_same(cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry()))
+
+
+@pytest.mark.parametrize('bits', [(8, 8), (4, 8), (12, 12), (16, 16), (8, 16)])
+def test_matmul(level, threads, bits):
+    torch.manual_seed(0)
+    for m, k, n in [(1, 1, 1), (6, 2, 16), (7, 33, 17), (64, 64, 64), (5, 1030, 50), (130, 7, 3),
+                    (1, 300, 70), (70, 300, 1), (0, 4, 4), (4, 4, 0)]:  # fmt: skip
+        for a_view, b_view in itertools.product(range(3), range(3)):
+            a = strided(mantissas((m, k), bits[0]), a_view)
+            b = strided(mantissas((k, n), bits[1]), b_view)
+            for bias, random in ((None, None), (torch.randn(n), BITS)):
+                assert_same(cpu.matmul(a, b, bias, random), reference.matmul(a, b, bias, random))
+
+
+def strided(x, view):
+    """The same numbers, row-major, transposed in memory, or with gaps."""
+    mantissa = x.mantissa
+    if view == 1:
+        mantissa = mantissa.t().contiguous().t()
+    elif view == 2:
+        mantissa = torch.stack([mantissa, mantissa], dim=-1)[..., 0]
+    return x._replace(mantissa=mantissa)
+
+
+def test_strided_mantissas(level):
+    x, weight = mantissas((2, 6, 9, 8), 8), mantissas((4, 6, 3, 3), 8)
+    x = x._replace(mantissa=x.mantissa.transpose(2, 3))
+    weight = weight._replace(mantissa=weight.mantissa.flip(2).transpose(2, 3))
+    assert_same(cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry()))
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_channel_sum(level, threads, bits):
+    for shape, dim in (((2, 5, 7, 9), 1), ((300, 40), 1), ((300, 40), -1), ((40,), 0), ((0, 3), 1),
+                       ((2, 3, 4), 0), ((40000, 3), 1)):  # fmt: skip
+        x = mantissas(shape, bits, extreme=shape[0] == 40000)
+        assert_same(cpu.channel_sum(x, dim), reference.channel_sum(x, dim))
+
+
+# ---- levels ----
+
+
+def test_levels():
+    assert cpu.level() in cpu.levels()
+    assert cpu.levels()[-1] == 'portable'
+    with pytest.raises(ValueError, match='one of'):
+        cpu.use_level('sse9')
+    missing = [name for name in cpu.LEVELS if name not in cpu.levels()]
+    for name in missing:
+        with pytest.raises(ValueError, match='this machine has'):
+            cpu.use_level(name)
+
+
+# ---- the update ----
+
+
+@pytest.mark.parametrize('bits', [8, 12, 16])
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_sgd(level, bits, nesterov):
+    """Several steps, from the first on, with exponents near and far apart."""
+    torch.manual_seed(bits)
+    settings = [(0.01, 0.9, 1e-4), (0.1, 0.0, 0.0), (0.5, 0.99, 0.3), (0.0, 0.9, 1e-4)]
+    scales = [1.0, 1e-4, 1e6, 1e-12, 0.0, 1e-40]
+    for shape in ((), (1,), (64,), (3, 5), (8, 4, 3, 3), (30_001,), (0,)):
+        for (lr, momentum, decay), scale in itertools.product(settings, scales):
+            start = torch.randn(shape)
+            params = [start.clone(), start.clone()]
+            buffers = [None, None]
+            for step in range(3):
+                grad = torch.randn(shape) * scale * (0 if step == 1 and lr == 0.1 else 1)
+                bits_of_step = BITS._replace(iteration=step)
+                buffers = [
+                    backend.sgd_step(
+                        param, grad, buffer, bits, lr, momentum, decay, nesterov, bits_of_step
+                    )
+                    for backend, param, buffer in zip(
+                        (cpu, reference), params, buffers, strict=True
+                    )
+                ]
+                assert_same_fixed_point(*buffers)
+                assert_same(*params)
+
+
+def test_sgd_threads(threads):
+    start, grad = torch.randn(50_001), torch.randn(50_001)
+    params = [start.clone(), start.clone()]
+    buffers = [
+        backend.sgd_step(param, grad, None, 16, 0.1, 0.9, 1e-3, False, BITS)
+        for backend, param in zip((cpu, reference), params, strict=True)
+    ]
+    assert_same_fixed_point(*buffers)
+    assert_same(*params)
+
+
+def test_sgd_in_place_and_strided(level):
+    start, grad = torch.randn(6, 5), torch.randn(5, 6).t()
+    params = [start.t().contiguous().t(), start.clone()]
+    for backend, param in zip((cpu, reference), params, strict=True):
+        backend.sgd_step(param, grad, None, 16, 0.1, 0.9, 1e-3, True, BITS)
+    assert params[0].stride() == (1, 6)
+    assert torch.equal(params[0], params[1])
+
+
+@pytest.mark.parametrize('value', [math.inf, math.nan])
+def test_sgd_not_finite(level, value):
+    bad, good = torch.tensor([1.0, value]), torch.tensor([1.0, 2.0])
+    for param, grad in ((bad, good), (good, bad)):
+        before = param.clone()
+        with pytest.raises(NonFiniteError):
+            cpu.sgd_step(param, grad, None, 16, 0.1, 0.9, 0.0, False, BITS)
+        assert torch.equal(pattern(param), pattern(before))
