@@ -1,12 +1,17 @@
-"""Builds the C kernels; without a C compiler the install goes on, with a warning."""
+"""Builds the C kernels and ships configs and tools in mmint/.mim, as OpenMMLab packages do.
+
+Without a C compiler the install goes on, with a warning.
+"""
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 KERNELS = Path('mmint/backends/cpu')
@@ -34,18 +39,56 @@ class BuildKernels(build_ext):
                 file=sys.stderr,
             )
 
+    def copy_extensions_to_source(self) -> None:
+        """Copies what was built, for an editable install."""
+        built = [e for e in self.extensions if Path(self.get_ext_fullpath(e.name)).exists()]
+        self.extensions, extensions = built, self.extensions
+        super().copy_extensions_to_source()
+        self.extensions = extensions
+
+
+class BuildPackage(build_py):
+    """Adds mmint/.mim with the configs and tools, or links to them in an editable install."""
+
+    def run(self) -> None:
+        """Copies or links."""
+        super().run()
+        mim = (ROOT if self.editable_mode else Path(self.build_lib)) / 'mmint' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        (mim / 'model-index.yml').write_text('Import: []\n')  # mmengine asks for one
+        for folder in ('configs', 'tools'):
+            if self.editable_mode:
+                (mim / folder).symlink_to(ROOT.resolve() / folder)
+            else:
+                shutil.copytree(ROOT / folder, mim / folder)
+
 
 setup(
     name='mmint',
     version=re.search(r"'([\d.]+)'", (ROOT / 'mmint/version.py').read_text())[1],
+    description='Training OpenMMLab models with integer arithmetic',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
     packages=find_packages(include=['mmint', 'mmint.*']),
     package_data={'mmint.backends.cpu': ['*.c', '*.h']},
     python_requires='>=3.10',
     install_requires=['torch>=2.1'],
     extras_require={
-        'mm': ['mmengine', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain'],
-        'cuda': ['pycuda'],
-        'dev': ['pytest', 'ruff', 'numpy', 'onnxruntime'],
+        'mm': [
+            'onedl-mmengine',
+            'onedl-mmcv',
+            'onedl-mmdetection',
+            'onedl-mmsegmentation',
+            'onedl-mmpretrain',
+            'torchvision',
+            'scikit-learn',
+            'matplotlib',
+            'ftfy',
+        ],
+        'dev': ['pytest', 'ruff'],
+        'benchmark': ['onnxruntime'],
     },
     ext_modules=[
         Extension(
@@ -56,5 +99,5 @@ setup(
             extra_link_args=LINK,
         )
     ],
-    cmdclass={'build_ext': BuildKernels},
+    cmdclass={'build_ext': BuildKernels, 'build_py': BuildPackage},
 )

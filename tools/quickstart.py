@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'quickstart')
     parser.add_argument('--data-root', type=Path, default=ROOT / 'data' / 'digits')
     parser.add_argument('--images', type=int, nargs=2, metavar=('TRAIN', 'VAL'), default=(800, 200))
-    parser.add_argument('--epochs', type=int, default=4)
+    parser.add_argument('--epochs', type=int, default=6)
     args = parser.parse_args()
 
     run(

@@ -1,7 +1,5 @@
 # The digits of `python tools/make_digits.py` as a segmentation set of 11 classes.
-custom_imports = dict(imports=['mmint.openmmlab.seg_datasets'])
-
-dataset_type = 'DigitsSegDataset'
+dataset_type = 'mmint.openmmlab.seg_datasets.DigitsSegDataset'
 data_root = 'data/digits/'
 crop_size = (128, 128)
 

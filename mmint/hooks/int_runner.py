@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
 
@@ -29,6 +30,22 @@ class IntRunner(Runner):
             ValueError: if the config asks for mixed precision.
         """
         return super().from_cfg(to_integer(cfg))
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        """As `Runner.build_dataloader`, saying what to do where a file of the data is missing.
+
+        Raises:
+            FileNotFoundError: if a file of the data set does not exist.
+        """
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'the data set of the config needs {error.filename or error}, which does not '
+                'exist: put the data there, set `data_root` and `ann_file` to where they are, or '
+                'make the digits with `python tools/make_digits.py`'
+            ) from error
 
 
 def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:

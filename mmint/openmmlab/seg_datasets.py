@@ -2,15 +2,12 @@
 
 import os
 
-from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from .digits import CLASSES, PALETTE, missing_digits
 
 
-# In mmseg's registry for `mmseg.DigitsSegDataset` from anywhere, in the root for every scope.
-@ROOT_DATASETS.register_module()
 @DATASETS.register_module()
 class DigitsSegDataset(BaseSegDataset):
     """Handwritten digits on photographs: background and ten digits, no label ignored."""
