@@ -76,26 +76,38 @@ int64_t relu_grad(const relu_args *a) {
     return OK;
 }
 
+/* The first output, at stride, padding and offset in the window, whose element is inside. */
+static int64_t first_output(int64_t offset, int64_t stride) {
+    return offset >= 0 ? 0 : div_up(-offset, stride);
+}
+
+/* Places are tried one after the other for a whole row of outputs, so that the loop has no tests
+ * of borders; each output still sees its elements in row-major order. */
 static void pool_plane(const max_pool2d_args *a, const float *x, float *out, uint8_t *place) {
-    for (int64_t i = 0; i < a->out_h; i++) {
-        for (int64_t j = 0; j < a->out_w; j++) {
-            float best = -INFINITY;
-            int64_t where = -1;
-            for (int64_t p = 0; p < a->kernel_h; p++) {
-                const int64_t row = i * a->stride_h - a->padding_h + p * a->dilation_h;
-                if (row < 0 || row >= a->height) continue;
-                for (int64_t q = 0; q < a->kernel_w; q++) {
-                    const int64_t column = j * a->stride_w - a->padding_w + q * a->dilation_w;
-                    if (column < 0 || column >= a->width) continue;
-                    const float v = x[row * a->width + column];
-                    if (where < 0 || v > best || isnan(v)) {
-                        best = v;
-                        where = p * a->kernel_w + q;
-                    }
+    for (int64_t i = 0; i < a->out_h; i++, out += a->out_w, place += a->out_w) {
+        int started = 0;
+        for (int64_t j = 0; j < a->out_w; j++) out[j] = -INFINITY;
+        for (int64_t p = 0; p < a->kernel_h; p++) {
+            const int64_t row = i * a->stride_h - a->padding_h + p * a->dilation_h;
+            if (row < 0 || row >= a->height) continue;
+            for (int64_t q = a->kernel_w; !started && q-- > 0;) {
+                const int64_t offset = q * a->dilation_w - a->padding_w;
+                for (int64_t j = first_output(offset, a->stride_w); j < a->out_w; j++)
+                    place[j] = (uint8_t)(p * a->kernel_w + q); /* the first element inside */
+            }
+            started = 1;
+            for (int64_t q = 0; q < a->kernel_w; q++) {
+                const int64_t offset = q * a->dilation_w - a->padding_w;
+                const int64_t end = least(a->out_w, div_up(a->width - offset, a->stride_w));
+                const float *from = x + row * a->width + offset;
+                const uint8_t where = (uint8_t)(p * a->kernel_w + q);
+                for (int64_t j = first_output(offset, a->stride_w); j < end; j++) {
+                    const float v = from[j * a->stride_w];
+                    const int takes = v > out[j] || isnan(v);
+                    place[j] = takes ? where : place[j];
+                    out[j] = takes ? v : out[j];
                 }
             }
-            *out++ = best;
-            *place++ = (uint8_t)where;
         }
     }
 }
