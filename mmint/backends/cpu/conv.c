@@ -1,8 +1,10 @@
 #include "conv.h"
 
 #include "depthwise.h"
+#include "mapping.h"
 #include "product.h"
 #include "weight_grad.h"
+#include "winograd.h"
 
 enum { FEW_CHANNELS = 8 /* below: all taps of a pixel are packed as one */ };
 
@@ -101,6 +103,12 @@ static char *depthwise_weight(const conv_args *a, const taps_t *t) {
     return weight;
 }
 
+/* Could it be a 3 x 3 convolution of stride 1, for winograd.h? */
+static int is_3x3(const conv_args *a) {
+    return a->kernel_h == 3 && a->kernel_w == 3 && a->stride_h == 1 && a->stride_w == 1 &&
+           a->groups == 1 && !a->wide;
+}
+
 int64_t conv2d(const conv_args *a) {
     const long size = a->wide ? 2 : 1, channels = a->c / a->groups, rows = a->o / a->groups;
     const long depth = channels * a->kernel_h * a->kernel_w;
@@ -113,7 +121,15 @@ int64_t conv2d(const conv_args *a) {
         status = finish_prepare(&finish, &a->bias, a->exponent, (double)a->largest * depth, a->o, 0,
                                 &buffer);
     if (!status) taps_forward(&t, a, channels);
-    if (!status && is_depthwise(a)) {
+    const winograd_t fast = {
+        .image = (const int8_t *)a->x, .n = a->n, .height = a->h, .width = a->w, .channels = a->c,
+        .weight = (const int8_t *)a->weight, .rows = a->o, .row_stride = 9 * a->c,
+        .tap_stride = a->c, .pad_h = a->pad_h, .pad_w = a->pad_w, .dilation_h = a->dilation_h,
+        .dilation_w = a->dilation_w, .finish = &finish, .out = (float *)a->out,
+        .out_h = a->out_h, .out_w = a->out_w};
+    if (!status && is_3x3(a) && winograd_pays(&fast)) {
+        status = winograd(&fast, (int)a->threads, &any);
+    } else if (!status && is_depthwise(a)) {
         char *weight = depthwise_weight(a, &t);
         depthwise_t d = {.x = input_pixels(a, &t, 0, a->c), .finish = &finish, .weight = weight};
         d.largest = (double)a->largest;
@@ -151,6 +167,25 @@ int64_t conv2d(const conv_args *a) {
     return status ? status : any;
 }
 
+/* The input gradient of a 3 x 3 convolution is one too, of the transposed and turned filters. */
+static int winograd_input_grad(const conv_args *a, const finish_t *finish, int *any, int *done) {
+    int8_t *turned = allocate((size_t)(9 * a->o * a->c));
+    if (!turned) return NO_MEMORY;
+    channels_last((const int8_t *)a->weight, turned, 1, a->o, 9 * a->c, (int)a->threads);
+    const winograd_t fast = {
+        .image = (const int8_t *)a->grad, .n = a->n, .height = a->out_h, .width = a->out_w,
+        .channels = a->o, .weight = turned + 8 * a->c * a->o, .rows = a->c, .row_stride = a->o,
+        .tap_stride = -a->c * a->o, .pad_h = 2 * a->dilation_h - a->pad_h,
+        .pad_w = 2 * a->dilation_w - a->pad_w, .dilation_h = a->dilation_h,
+        .dilation_w = a->dilation_w, .finish = finish, .out = (float *)a->out, .out_h = a->h,
+        .out_w = a->w};
+    int status = OK;
+    *done = winograd_pays(&fast);
+    if (*done) status = winograd(&fast, (int)a->threads, any);
+    free(turned);
+    return status;
+}
+
 int64_t conv2d_input_grad(const conv_args *a) {
     const long size = a->wide ? 2 : 1, rows = a->c / a->groups, channels = a->o / a->groups;
     const long taps = a->kernel_h * a->kernel_w, filter = rows * taps * size;
@@ -162,7 +197,9 @@ int64_t conv2d_input_grad(const conv_args *a) {
     if (!status)
         status = finish_prepare(&finish, &a->bias, a->exponent,
                                 (double)a->largest * channels * taps, a->c, 0, &buffer);
-    for (long phase = 0; !status && phase < a->stride_h * a->stride_w; phase++) {
+    int done = 0;
+    if (!status && is_3x3(a)) status = winograd_input_grad(a, &finish, &any, &done);
+    for (long phase = done ? a->stride_h * a->stride_w : 0; !status && phase < a->stride_h * a->stride_w; phase++) {
         const long row = phase / a->stride_w, column = phase % a->stride_w;
         if (row >= a->h || column >= a->w) continue;
         taps_of_phase(&t, a, row, column, rows);

@@ -20,6 +20,10 @@ typedef struct {
 } channel_sum_args;
 int64_t channel_sum(const channel_sum_args *a);
 
+/* (images, channels, pixels) to (images, pixels, channels). */
+void channels_last(const int8_t *from, int8_t *to, long images, long channels, long pixels,
+                   int threads);
+
 uint32_t top_magnitude(const float *x, long n, int threads);
 int exponent_of(uint32_t top, int bits, int *exponent);
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
