@@ -35,7 +35,7 @@ class Converted:
 
     name: str
     before: str
-    after: str  # the same as `before` if it was left alone
+    after: str
     bits: int | None  # None if it has no integers: exact as it is, or left alone
     parameters: int
 
@@ -71,36 +71,39 @@ def convert(
     layer_bits = dict(layer_bits or {})
     for width in (bits, *layer_bits.values()):
         check_bits(width)
-    modules = dict(model.named_modules())
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
     for pattern in (*include, *exclude, *layer_bits):
-        if not any(_matches(name, pattern) for name in modules):
+        if not any(_matches(module_names, pattern) for module_names in names.values()):
             some = ', '.join(name for name, _ in model.named_children())
             raise ValueError(
                 f'the pattern {pattern!r} was given, which matches no module: use names like those '
                 f'in model.named_modules(), which begin with {some}'
             )
     report = []
-    for number, (name, module) in enumerate(modules.items()):
+    for number, (module, aliases) in enumerate(names.items()):
         before = type(module).__name__
-        chosen = _any_matches(name, include) and not _any_matches(name, exclude)
+        chosen = _matches(aliases, *include) and not _matches(aliases, *exclude)
         becomes = INTEGER_LAYERS.get(type(module)) if chosen else None
         if becomes is not None:
             module.__class__ = becomes
         if isinstance(module, IntLayer):
             if becomes is not None:
-                widths = [w for pattern, w in layer_bits.items() if _matches(name, pattern)]
+                widths = [w for pattern, w in layer_bits.items() if _matches(aliases, pattern)]
                 module.make_integer([bits, *widths][-1])
-            module.site = Site(name, number)
+            module.site = Site(aliases[0], number)
         after = type(module).__name__
         width = module.bits if isinstance(module, IntLayer) else None
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own or after != before:
-            report.append(Converted(name, before, after, width, own))
+        if own or type(module) in INTEGER_LAYERS.values():
+            report.append(Converted(aliases[0], before, after, width, own))
     return report
 
 
 def format_report(report: Sequence[Converted]) -> str:
     """A table of ``report``: converted and left alone, by class and bits, with their names."""
+    integer = {layer.__name__ for layer in INTEGER_LAYERS.values()}
     groups: dict[tuple[str, str, int | None], list[Converted]] = {}
     for entry in report:
         groups.setdefault((entry.before, entry.after, entry.bits), []).append(entry)
@@ -109,7 +112,7 @@ def format_report(report: Sequence[Converted]) -> str:
         rows.append(
             (
                 before,
-                'left alone' if after == before and bits is None else after,
+                after if after in integer else 'left alone',
                 '' if bits is None else str(bits),
                 str(len(entries)),
                 f'{sum(e.parameters for e in entries):,}',
@@ -121,9 +124,10 @@ def format_report(report: Sequence[Converted]) -> str:
     return '\n'.join(line.rstrip() for line in lines)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f'{pattern}.*')
-
-
-def _any_matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(_matches(name, pattern) for pattern in patterns)
+def _matches(names: Sequence[str], *patterns: str) -> bool:
+    """Whether a pattern covers a module, which may have several names."""
+    return any(
+        fnmatchcase(name, pattern) or fnmatchcase(name, f'{pattern}.*')
+        for name in names
+        for pattern in patterns
+    )

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset  # noqa: E402
 import mmint  # noqa: E402, F401
 from mmint.backends import NonFiniteError  # noqa: E402
 from mmint.hooks import IntOptimWrapper, IntRunner, IntTrainingHook  # noqa: E402
+from mmint.hooks.int_runner import to_integer  # noqa: E402
 from mmint.layers import IntConv2d, IntLayer, IntLinear  # noqa: E402
 from mmint.optim import IntSGD  # noqa: E402
 
@@ -366,3 +367,35 @@ def test_an_unknown_setting_is_named(tmp_path):
     cfg.integer = dict(bit=8)
     with pytest.raises(TypeError, match="'bit'"):
         RUNNERS.build(cfg)
+
+
+def test_settings_in_two_places_are_refused(tmp_path):
+    cfg = integer(tmp_path)
+    cfg['custom_hooks'] = [dict(type='IntTrainingHook', bits=7)]
+    with pytest.raises(ValueError, match='an IntTrainingHook of its own and the key `integer`'):
+        to_integer(cfg)
+
+
+def test_what_int_sgd_lacks_may_be_there_switched_off(tmp_path):
+    switched_off = dict(dampening=0, maximize=False, foreach=True)
+    cfg = to_integer(integer(tmp_path, optimizer=dict(SGD, **switched_off)))
+    assert cfg['optim_wrapper']['optimizer'] == dict(SGD, type='IntSGD')
+    with pytest.raises(ValueError, match="SGD was given {'dampening': 0.5}, IntSGD accepts params"):
+        to_integer(integer(tmp_path, optimizer=dict(SGD, dampening=0.5)))
+
+
+def test_a_wrapper_without_an_optimizer_is_left_to_the_runner(tmp_path):
+    cfg = integer(tmp_path)
+    cfg['optim_wrapper'] = dict(type='OptimWrapper')
+    assert to_integer(cfg)['optim_wrapper'] == dict(type='OptimWrapper')
+
+
+def test_a_missing_file_of_the_data_says_what_to_do(tmp_path):
+    def missing(**kwargs):
+        open(tmp_path / 'no.json')
+
+    cfg = integer(tmp_path)
+    DATASETS.register_module(name='MissingFile', module=missing, force=True)
+    cfg['train_dataloader']['dataset'] = dict(type='MissingFile')
+    with pytest.raises(FileNotFoundError, match=r'needs .*no.json, which does not exist: put the'):
+        RUNNERS.build(cfg).train()

@@ -19,11 +19,6 @@ SETTINGS = {
     'nesterov': dict(lr=0.02, momentum=0.9, weight_decay=5e-4, nesterov=True),
 }
 settings = pytest.mark.parametrize('setting', SETTINGS)
-no_momentum = pytest.mark.xfail(strict=True, reason='state_dict() expects a momentum buffer')
-saved_settings = pytest.mark.parametrize(
-    'setting',
-    [pytest.param(k, marks=[] if 'momentum' in v else no_momentum) for k, v in SETTINGS.items()],
-)
 SCALAR_ERROR = 2.0**-15  # of a scalar of 16 bits, relative
 
 
@@ -262,7 +257,7 @@ def test_the_bits_depend_on_seed_and_step():
 # state_dict
 
 
-@saved_settings
+@settings
 def test_resuming_continues_bit_for_bit(setting):
     def fresh():
         params = parameters((30, 7), (5,))
@@ -282,7 +277,7 @@ def test_resuming_continues_bit_for_bit(setting):
     assert all(torch.equal(a, b) for a, b in zip(params, resumed_params, strict=True))
 
 
-@saved_settings
+@settings
 def test_state_is_interchangeable_with_float_sgd(setting):
     """Either resumes from the other, and goes on as if it had always been there."""
     setting = SETTINGS[setting]
@@ -355,7 +350,6 @@ def test_arguments_out_of_range_are_refused(bad, message):
         IntSGD(parameters((3,)), **bad)
 
 
-@pytest.mark.xfail(strict=True, reason='a group is not checked')
 @pytest.mark.parametrize('bad', [dict(lr=-1.0), dict(bits=3)])
 def test_arguments_out_of_range_are_refused_in_a_group_too(bad):
     with pytest.raises(ValueError):

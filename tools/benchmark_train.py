@@ -70,6 +70,7 @@ class Step:
         self.iteration = 0
 
     def __call__(self) -> None:
+        """Takes the step."""
         current_run.begin_iteration(self.iteration)
         self.iteration += 1
         self.model.train_step(self.data, self.optim_wrapper)

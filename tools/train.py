@@ -59,6 +59,11 @@ def main() -> None:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = build_config(args)
+    if args.amp and cfg.get('runner_type') == 'IntRunner':
+        raise SystemExit(
+            f'--amp was given with the integer config {args.config}, integer training needs no '
+            'mixed precision: leave it out'
+        )
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -10,6 +11,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from ..optim import IntSGD
+
+IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
 AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
 
 
@@ -58,20 +62,37 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(_type_name(hook) == 'IntTrainingHook' for hook in hooks):
         hooks.append(dict(type='IntTrainingHook', **cfg.get('integer', {})))
+    elif 'integer' in cfg:
+        raise ValueError(
+            'the config has an IntTrainingHook of its own and the key `integer`, one of them is '
+            'accepted: move the settings to one and remove the other'
+        )
     cfg['custom_hooks'] = hooks
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is None:
-        return cfg
+    wrapper = cfg.get('optim_wrapper') or {}
     wrapper_type = _type_name(wrapper) or 'OptimWrapper'
     if wrapper_type in AMP_WRAPPERS:
         raise ValueError(
             f'the config has integer layers and the optimizer wrapper {wrapper_type}, integer '
             'training needs no mixed precision: leave out --amp, or inherit no integer base config'
         )
-    if wrapper_type == 'OptimWrapper' and _type_name(wrapper['optimizer']) == 'SGD':
+    optimizer = wrapper.get('optimizer')
+    if wrapper_type == 'OptimWrapper' and _type_name(optimizer) == 'SGD':
         wrapper['type'] = 'IntOptimWrapper'
-        wrapper['optimizer']['type'] = 'IntSGD'
+        wrapper['optimizer'] = _integer_sgd(optimizer)
     return cfg
+
+
+def _integer_sgd(optimizer: dict) -> dict:
+    """The config of SGD as one of IntSGD; what IntSGD lacks may only be there switched off."""
+    accepted = inspect.signature(IntSGD).parameters
+    others = {key: optimizer[key] for key in optimizer if key not in (*accepted, *IGNORED)}
+    if any(others.values()):
+        raise ValueError(
+            f'the optimizer SGD was given {others}, IntSGD accepts {", ".join(accepted)}: remove '
+            'the others'
+        )
+    kept = {key: value for key, value in optimizer.items() if key in accepted}
+    return dict(type='IntSGD', **kept)
 
 
 def _type_name(cfg: Any) -> str | None:

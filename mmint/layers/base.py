@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..numerics import FixedPoint, Role, Site, check_bits, current_run
@@ -44,27 +43,27 @@ class IntLayer(nn.Module):
 
     def mapper(self) -> Mapper:
         """The mapper of one call of this layer."""
-        draws = self.training or torch.is_grad_enabled()
-        call = current_run.next_call(self.site.number, Role.INPUT) if draws else 0
+        call = current_run.next_call(self.site.number, Role.INPUT)
         return Mapper(self.site, self.bits, self.training, call)
 
     def mapped_weight(self) -> FixedPoint:
-        """The weight in fixed point, mapped anew when it, the iteration or the mode changed."""
-        weight: Tensor = self.weight
+        """The weight in fixed point; in training it is mapped once an iteration."""
+        run, weight = current_run, self.weight
+        # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
+        lasts = self.training and run.has_iterations
         state = (
             weight._version,
             weight.data_ptr(),
             weight.device,
-            current_run.iteration,
-            self.training,
+            (run.seed, run.rank, run.iteration),
             self.bits,
         )
-        if self._mapped is None or self._mapped[0] != state:
-            number = self.site.number
-            call = current_run.next_call(number, Role.WEIGHT) if self.training else 0
-            mapper = Mapper(self.site, self.bits, self.training, call)
-            self._mapped = state, mapper(weight, Role.WEIGHT)
-        return self._mapped[1]
+        if lasts and self._mapped is not None and self._mapped[0] == state:
+            return self._mapped[1]
+        call = run.next_call(self.site.number, Role.WEIGHT)
+        mapped = Mapper(self.site, self.bits, self.training, call)(weight, Role.WEIGHT)
+        self._mapped = (state, mapped) if lasts else None
+        return mapped
 
     def check_input(self, x: Tensor) -> None:
         """Raises ValueError if ``x`` is not on the weight's device."""

@@ -18,18 +18,21 @@ class Run:
     """Seed, rank and iteration of this process, and how often each layer was called in it.
 
     `IntTrainingHook` sets these. A training loop without it may leave the iteration at 0: the
-    calls are then counted over the whole run, so that no bits are drawn twice.
+    calls are then counted over the whole run, so that no bits are drawn twice, and weights are
+    mapped at every call, since nobody says when a step begins.
     """
 
     seed: int = 0
     rank: int = 0
     iteration: int = 0
     calls: Counter[tuple[int, Role]] = field(default_factory=Counter)
+    has_iterations: bool = False
     _replaying: bool = False
 
     def begin_iteration(self, iteration: int) -> None:
         """Starts an iteration: every layer's calls are counted from 0 again."""
         self.iteration = iteration
+        self.has_iterations = True
         self.calls.clear()
 
     def next_call(self, layer: int, role: Role) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,18 +48,29 @@ class IntSGD(Optimizer):
         nesterov: bool = False,
         bits: int = DEFAULT_BITS,
     ) -> None:
-        check_bits(bits)
-        for name, value in (('lr', lr), ('momentum', momentum), ('weight_decay', weight_decay)):
-            if value < 0:
-                raise ValueError(f'{name}={value} was given, values from 0 on are accepted')
-        if nesterov and not momentum:
-            raise ValueError('nesterov=True was given without a momentum: set one above 0')
         defaults = dict(
             lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, bits=bits
         )
         super().__init__(params, defaults)
         self.steps = 0
         self.names: dict[Tensor, str] = {}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As `torch.optim.Optimizer.add_param_group`.
+
+        Raises:
+            ValueError: if a setting of the group is out of its range.
+        """
+        settings = {**self.defaults, **param_group}
+        check_bits(settings['bits'])
+        for name in ('lr', 'momentum', 'weight_decay'):
+            if not 0 <= settings[name] < math.inf:
+                raise ValueError(
+                    f'{name}={settings[name]} was given, values from 0 on, and finite, are accepted'
+                )
+        if settings['nesterov'] and not settings['momentum']:
+            raise ValueError('nesterov=True was given without a momentum: set one above 0')
+        super().add_param_group(param_group)
 
     def name_parameters(self, named: Iterable[tuple[str, Tensor]]) -> None:
         """Gives parameters the names under which errors report them."""
@@ -112,6 +124,7 @@ class IntSGD(Optimizer):
                 f'{current_run.iteration}, finite ones are accepted: lower the learning rate, or '
                 'lengthen its warm-up'
             ) from None
+        torch.autograd.graph.increment_version(param)  # a kernel wrote it
         if group['momentum']:
             state['momentum_buffer'] = buffer
 
@@ -119,7 +132,7 @@ class IntSGD(Optimizer):
         """As `torch.optim.SGD` has it, and the number of ``steps``, which names random bits."""
         state_dict = super().state_dict()
         state_dict['state'] = {
-            number: {'momentum_buffer': _to_float(state['momentum_buffer'])}
+            number: {key: _to_float(buffer) for key, buffer in state.items()}
             for number, state in state_dict['state'].items()
         }
         for group in state_dict['param_groups']:

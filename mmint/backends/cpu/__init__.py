@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -357,19 +358,22 @@ def _products(a: FixedPoint, b: FixedPoint) -> tuple[int, int, int]:
     return largest, int(a.exponent) + int(b.exponent), torch.get_num_threads()
 
 
-def _with_bias(run, out: Tensor, bias: Tensor | None, random: RandomBits | None, dim: int):
+def _with_bias(
+    run: Callable[[tuple[int, ...]], int],
+    out: Tensor,
+    bias: Tensor | None,
+    random: RandomBits | None,
+    dim: int,
+) -> Tensor:
     if bias is None:
         run(NO_BIAS)
         return out
     bias = bias.detach().contiguous()
     any_sum = run((bias.data_ptr(), bias.numel(), *_words(random)))
-    not_finite = any_sum == NOT_FINITE
-    if not_finite:
-        any_sum = run(NO_BIAS)
+    if any_sum == NOT_FINITE:
+        raise NonFiniteError
     if not any_sum:  # all sums are zero, so the result is the bias itself
         shape = [1] * out.dim()
         shape[dim] = -1
-        return out.copy_(bias.view(shape))
-    if not_finite:
-        raise NonFiniteError
+        out.copy_(bias.view(shape))
     return out

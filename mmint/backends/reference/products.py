@@ -130,11 +130,11 @@ def _finish(
         return dequantize(total, exponent)
     shape = [1] * total.dim()
     shape[channel_dim] = -1
-    if not total.any():
-        return bias.detach().view(shape).expand(total.shape).clone()
     field, _ = fields(split_sign(bias)[1].max())
     if field == 255:
         raise NonFiniteError
+    if not total.any():
+        return bias.detach().view(shape).expand(total.shape).clone()
     excess = max(0, max(int(field), 1) - 150 - exponent + 24 - 62)
     if excess:
         shift = torch.tensor(excess)
