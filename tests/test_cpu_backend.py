@@ -258,16 +258,15 @@ def test_convolution_of_zeros(level):
     zeros = FixedPoint(torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.tensor(0), 8)
     weight = mantissas((3, 4, 3, 3), 8)
     geometry = Geometry(padding=(1, 1))
-    for bias in ([1.0, -0.0, 1e-42], [math.nan, math.inf, 1.0]):
-        bias = torch.tensor(bias)
-        assert_same(
-            cpu.conv2d(zeros, weight, geometry, bias, BITS),
-            reference.conv2d(zeros, weight, geometry, bias, BITS),
-        )
+    bias = torch.tensor([1.0, -0.0, 1e-42])
+    assert_same(
+        cpu.conv2d(zeros, weight, geometry, bias, BITS),
+        reference.conv2d(zeros, weight, geometry, bias, BITS),
+    )
     bias = torch.tensor([1.0, math.inf, 1.0, 1.0])
-    ones = mantissas((2, 3, 5, 5), 8)
-    with pytest.raises(NonFiniteError):
-        cpu.conv2d_input_grad(ones, weight, (2, 4, 5, 5), geometry, bias, BITS)
+    for grad in (mantissas((2, 3, 5, 5), 8), zeros._replace(mantissa=zeros.mantissa[:, :3])):
+        with pytest.raises(NonFiniteError):
+            cpu.conv2d_input_grad(grad, weight, (2, 4, 5, 5), geometry, bias, BITS)
     a, b = mantissas((4, 0), 8), mantissas((0, 3), 8)
     for bias in (None, torch.randn(3)):
         assert_same(cpu.matmul(a, b, bias, BITS), reference.matmul(a, b, bias, BITS))

@@ -127,7 +127,7 @@ int64_t conv2d(const conv_args *a) {
         .tap_stride = a->c, .pad_h = a->pad_h, .pad_w = a->pad_w, .dilation_h = a->dilation_h,
         .dilation_w = a->dilation_w, .finish = &finish, .out = (float *)a->out,
         .out_h = a->out_h, .out_w = a->out_w};
-    if (!status && is_3x3(a) && winograd_pays(&fast)) {
+    if (!status && is_3x3(a) && winograd_pays(&fast) && winograd_fits(&fast)) {
         status = winograd(&fast, (int)a->threads, &any);
     } else if (!status && is_depthwise(a)) {
         char *weight = depthwise_weight(a, &t);
@@ -169,18 +169,19 @@ int64_t conv2d(const conv_args *a) {
 
 /* The input gradient of a 3 x 3 convolution is one too, of the transposed and turned filters. */
 static int winograd_input_grad(const conv_args *a, const finish_t *finish, int *any, int *done) {
+    winograd_t fast = {
+        .image = (const int8_t *)a->grad, .n = a->n, .height = a->out_h, .width = a->out_w,
+        .channels = a->o, .rows = a->c, .row_stride = a->o, .tap_stride = -a->c * a->o,
+        .pad_h = 2 * a->dilation_h - a->pad_h, .pad_w = 2 * a->dilation_w - a->pad_w,
+        .dilation_h = a->dilation_h, .dilation_w = a->dilation_w, .finish = finish,
+        .out = (float *)a->out, .out_h = a->h, .out_w = a->w};
+    int status = OK;
+    if (!winograd_pays(&fast)) return OK;
     int8_t *turned = allocate((size_t)(9 * a->o * a->c));
     if (!turned) return NO_MEMORY;
     channels_last((const int8_t *)a->weight, turned, 1, a->o, 9 * a->c, (int)a->threads);
-    const winograd_t fast = {
-        .image = (const int8_t *)a->grad, .n = a->n, .height = a->out_h, .width = a->out_w,
-        .channels = a->o, .weight = turned + 8 * a->c * a->o, .rows = a->c, .row_stride = a->o,
-        .tap_stride = -a->c * a->o, .pad_h = 2 * a->dilation_h - a->pad_h,
-        .pad_w = 2 * a->dilation_w - a->pad_w, .dilation_h = a->dilation_h,
-        .dilation_w = a->dilation_w, .finish = finish, .out = (float *)a->out, .out_h = a->h,
-        .out_w = a->w};
-    int status = OK;
-    *done = winograd_pays(&fast);
+    fast.weight = turned + 8 * a->c * a->o;
+    *done = winograd_fits(&fast);
     if (*done) status = winograd(&fast, (int)a->threads, any);
     free(turned);
     return status;
@@ -261,6 +262,11 @@ int64_t conv2d_weight_grad(const conv_args *a) {
     const long taps = a->kernel_h * a->kernel_w;
     taps_t t;
     int status = taps_allocate(&t, taps, a->c);
+    const winograd_grad_t fast = {
+        .image = (const int8_t *)a->x, .grad = (const int8_t *)a->grad, .n = a->n, .height = a->h,
+        .width = a->w, .channels = a->c, .rows = a->o, .pad_h = a->pad_h, .pad_w = a->pad_w,
+        .dilation_h = a->dilation_h, .dilation_w = a->dilation_w, .exponent = a->exponent,
+        .out = (float *)a->out, .out_h = a->out_h, .out_w = a->out_w};
     if (!status) taps_forward(&t, a, channels);
     if (!status && is_depthwise(a)) {
         depthwise_weight_grad_t d = {.x = input_pixels(a, &t, 0, a->c)};
@@ -269,6 +275,8 @@ int64_t conv2d_weight_grad(const conv_args *a) {
         d.exponent = a->exponent;
         d.out = (float *)a->out;
         status = depthwise_weight_grad(&d, (int)a->threads);
+    } else if (!status && is_3x3(a) && winograd_grad_pays(&fast)) {
+        status = winograd_grad(&fast, (int)a->threads);
     } else {
         for (long g = 0; !status && g < a->groups; g++) {
             weight_grad_t p = {.x = input_pixels(a, &t, g, channels)};

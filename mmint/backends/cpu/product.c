@@ -2,7 +2,8 @@
 
 enum {
     BLOCK = 256,   /* groups of depth at a time: panels of 16 KB and 6 KB, for the first cache */
-    BLOCK_LANES = 4 /* panels of lanes that share a block of rows, where depth has several blocks */
+    BLOCK_LANES = 4, /* panels of lanes that share rows, where there are many of those */
+    ROW_BYTES = 192 << 10 /* of packed rows, for the second cache */
 };
 
 typedef struct {
@@ -77,30 +78,33 @@ static int work(const worker_t *w, long first, long last) {
         const int is_last = block + 1 >= w->blocks;
         for (long j = first; j < last; j++)
             pack(&p->b, j * NR, NR, g0, g1, w->lanes + (j - first) * w->block * NR, w->scratch);
-        for (long j = first; j < last; j++) {
-            const int32_t *b = w->lanes + (j - first) * w->block * NR;
-            const int32_t *lane_bias = f->by_lane ? f->bias32 + j * NR : none;
-            for (long i = 0; i < w->panels; i++) {
-                const int32_t *a = w->rows + rows_at(w, block, i);
-                const long index = (j - first) * w->panels + i;
-                int32_t *sums = w->sums + (w->blocks > 1 ? index * TILE : 0);
-                const int32_t *before = block && !w->widened ? sums : NULL;
-                if (is_last && direct[j - first]) {
-                    any |= level->tile(a, b, g1 - g0, before, NULL, f,
-                                       f->by_lane ? none : f->bias32 + i * MR, lane_bias,
-                                       p->out + place[j - first][0] + i * MR * p->row_stride,
-                                       p->row_stride, (int)least(MR, p->a.lanes - i * MR));
-                    continue;
+        const long chunk = most(1, ROW_BYTES / (4 * MR * most(1, g1 - g0)));
+        for (long i0 = 0; i0 < w->panels; i0 += chunk) {
+            for (long j = first; j < last; j++) {
+                for (long i = i0; i < least(w->panels, i0 + chunk); i++) {
+                    const int32_t *a = w->rows + rows_at(w, block, i);
+                    const int32_t *b = w->lanes + (j - first) * w->block * NR;
+                    const long index = (j - first) * w->panels + i;
+                    int32_t *sums = w->sums + (w->blocks > 1 ? index * TILE : 0);
+                    const int32_t *before = block && !w->widened ? sums : NULL;
+                    if (is_last && direct[j - first]) {
+                        any |= level->tile(a, b, g1 - g0, before, NULL, f,
+                                           f->by_lane ? none : f->bias32 + i * MR,
+                                           f->by_lane ? f->bias32 + j * NR : none,
+                                           p->out + place[j - first][0] + i * MR * p->row_stride,
+                                           p->row_stride, (int)least(MR, p->a.lanes - i * MR));
+                        continue;
+                    }
+                    level->tile(a, b, g1 - g0, before, sums, f, NULL, NULL, NULL, 0, 0);
+                    int64_t *wide = NULL;
+                    if (w->widened) {
+                        wide = w->wide_sums + index * TILE;
+                        for (int e = 0; e < TILE; e++) wide[e] = (block ? wide[e] : 0) + sums[e];
+                    }
+                    if (is_last)
+                        any |= finish_tile(w, sums, wide, i, j * NR, count[j - first],
+                                           place[j - first]);
                 }
-                level->tile(a, b, g1 - g0, before, sums, f, NULL, NULL, NULL, 0, 0);
-                int64_t *wide = NULL;
-                if (w->widened) {
-                    wide = w->wide_sums + index * TILE;
-                    for (int e = 0; e < TILE; e++) wide[e] = (block ? wide[e] : 0) + sums[e];
-                }
-                if (is_last)
-                    any |= finish_tile(w, sums, wide, i, j * NR, count[j - first],
-                                       place[j - first]);
             }
         }
     }
@@ -118,7 +122,9 @@ int product(const product_t *p, int threads, int *any) {
         shared.block = least(shared.block, limit);
         shared.blocks = div_up(shared.groups, shared.block);
     }
-    const long lane_panels = div_up(p->b.lanes, NR), at_once = shared.blocks > 1 ? BLOCK_LANES : 1;
+    const long lane_panels = div_up(p->b.lanes, NR);
+    const int many = shared.blocks > 1 || 4 * MR * shared.panels * shared.groups > ROW_BYTES;
+    const long at_once = many ? most(1, least(BLOCK_LANES, lane_panels / (2 * threads))) : 1;
     const long jobs = div_up(lane_panels, at_once);
     if (!jobs || !shared.panels) return OK;
     int32_t *rows = allocate((size_t)(shared.panels * shared.groups * MR) * 4);

@@ -1,65 +1,26 @@
 #include "winograd.h"
 
 #include "product.h"
+#include "winograd_parts.h"
 #include "x86.h"
 
 enum {
-    SIDE = 4,      /* of an output tile */
-    POINTS = 36,   /* products for each tile and channel */
-    VECTOR = 16,   /* channels transformed at a time */
     PANELS = 2,    /* panels of NR tiles that share the filters */
-    ROW_PANELS = 8 /* panels of MR rows whose sums stay in the cache */
+    ROW_PANELS = 8, /* panels of MR rows whose sums stay in the cache */
+    FILTER_BYTES = 384 << 10 /* of one thread's share, where filters are made as they are used */
 };
-
-#define INVERSE_OF_9 954437177u
-
-typedef int16_t v16 __attribute__((vector_size(32)));
-typedef uint32_t v8 __attribute__((vector_size(32)));
 
 typedef struct {
     const winograd_t *p;
     long tiles_h, tiles_w, tiles; /* of one phase of the dilation; of all images and phases */
-    long groups, row_panels;
-    int32_t *filters; /* (point, panel of rows, group, MR) */
+    long groups, row_panels, lane_panels;
+    /* Either all filters are made first, (point, panel of rows, group, MR), or all inputs,
+     * (panel of tiles, point, group, NR), whichever are fewer. */
+    int32_t *filters, *inputs;
+    int8_t *zeros;
 } shared_t;
 
 /* ---- transforms ---- */
-
-INLINE v16 load16(const int8_t *from, long count) {
-    int8_t bytes[VECTOR] = {0};
-    v16 wide;
-    if (count >= VECTOR)
-        memcpy(bytes, from, VECTOR);
-    else
-        memcpy(bytes, from, (size_t)count);
-#if defined(__clang__) || __GNUC__ >= 9
-    typedef int8_t b16 __attribute__((vector_size(16)));
-    b16 narrow;
-    memcpy(&narrow, bytes, VECTOR);
-    wide = __builtin_convertvector(narrow, v16);
-#else
-    for (int i = 0; i < VECTOR; i++) wide[i] = bytes[i];
-#endif
-    return wide;
-}
-
-/* B' on six values. */
-INLINE void input_line(v16 *d, int step) {
-    const v16 d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step],
-              d5 = d[5 * step];
-    const v16 even = d4 - d2 * 4, odd = d3 - d1 * 4, low = d4 - d2, twice = (d3 - d1) * 2;
-    d[0] = d0 * 4 - d2 * 5 + d4;
-    d[step] = even + odd;
-    d[2 * step] = even - odd;
-    d[3 * step] = low + twice;
-    d[4 * step] = low - twice;
-    d[5 * step] = d1 * 4 - d3 * 5 + d5;
-}
-
-INLINE void input_tile(v16 *d) {
-    for (int i = 0; i < 6; i++) input_line(d + i, 6);
-    for (int i = 0; i < 6; i++) input_line(d + 6 * i, 1);
-}
 
 /* G / s on three values. */
 INLINE void filter_line(v16 *d, const v16 g0, const v16 g1, const v16 g2, int step) {
@@ -79,7 +40,7 @@ INLINE void filter_tile(v16 *d, const v16 *g) {
         filter_line(d + 6 * i, half[3 * i], half[3 * i + 1], half[3 * i + 2], 1);
 }
 
-/* A' with 24 s on six values, times `by`. */
+/* A' with 24 s on six values. */
 INLINE void output_line(v8 *y, int to, const v8 *m, int step) {
     const v8 sum = m[step] + m[2 * step], difference = m[step] - m[2 * step];
     const v8 far = m[3 * step] + m[4 * step], twice = (m[3 * step] - m[4 * step]) * 2;
@@ -94,10 +55,7 @@ INLINE void output_tile(v8 *y, const v8 *m) {
     v8 half[24];
     for (int i = 0; i < 6; i++) output_line(half + i, 6, m + i, 6);
     for (int i = 0; i < 4; i++) output_line(y + 4 * i, 1, half + 6 * i, 1);
-    for (int i = 0; i < 16; i++) {
-        typedef int32_t s8 __attribute__((vector_size(32)));
-        y[i] = (v8)((s8)(y[i] * INVERSE_OF_9) >> 6);
-    }
+    for (int i = 0; i < 16; i++) y[i] = divide_by_576(y[i]);
 }
 
 /* ---- packing what was transformed: made[point][lane] of 16 channels to groups of two ---- */
@@ -134,10 +92,10 @@ TARGET_AVX2 static void pack_points_avx2(int32_t *to, long point_stride, int wid
 
 /* ---- filters ---- */
 
-INLINE void filters_body(const shared_t *s, long panel, v16 (*made)[8], int avx2) {
+/* Panel `panel` of rows, to to[point * stride]. */
+INLINE void filters_body(const shared_t *s, long panel, int32_t *to, long stride, v16 (*made)[8],
+                         int avx2) {
     const winograd_t *p = s->p;
-    const long stride = s->row_panels * s->groups * MR;
-    int32_t *to = s->filters + panel * s->groups * MR;
     for (long c = 0; c < p->channels; c += VECTOR, to += VECTOR / 2 * MR) {
         const long count = p->channels - c, groups = least(VECTOR / 2, (count + 1) / 2);
         for (int r = 0; r < MR; r++) {
@@ -226,9 +184,6 @@ INLINE void inputs_body(const shared_t *s, const places_t *at, int32_t *to, long
 
 /* ---- outputs ---- */
 
-typedef float f8 __attribute__((vector_size(32)));
-typedef int32_t s8 __attribute__((vector_size(32)));
-
 INLINE void stage(float (*made)[16], const f8 *f) {
     for (int i = 0; i < 16; i++)
         for (int l = 0; l < 8; l++) made[l][i] = f[i][l];
@@ -302,8 +257,9 @@ INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *su
 /* ---- both forms ---- */
 
 #define FORMS(suffix, target, avx2)                                                              \
-    target static void filters_##suffix(const shared_t *s, long panel, v16(*made)[8]) {          \
-        filters_body(s, panel, made, avx2);                                                      \
+    target static void filters_##suffix(const shared_t *s, long panel, int32_t *to, long stride, \
+                                        v16(*made)[8]) {                                         \
+        filters_body(s, panel, to, stride, made, avx2);                                          \
     }                                                                                            \
     target static void inputs_##suffix(const shared_t *s, const places_t *at, int32_t *to,       \
                                        long stride, v16(*made)[8]) {                             \
@@ -321,31 +277,67 @@ FORMS(avx2, TARGET_AVX2, 1)
 #define FORM(name) name##_portable
 #endif
 
-/* Tiles first ... first + PANELS * NR - 1, all rows. */
-static int work(const shared_t *s, long first, int32_t *inputs, int32_t *sums, v16 (*made)[8],
-                const int8_t *zeros) {
-    const long panels = least(PANELS, div_up(s->tiles - first, NR)), panel = s->groups * NR;
+typedef struct {
+    int32_t *filters, *inputs, *sums; /* sums: (panel of rows, panel of tiles, point, tile) */
+    v16 (*made)[8];
+} worker_t;
+
+/* Sums of panels i0 ... i1 - 1 of rows and `panels` of tiles, to float32. */
+static int outputs(const shared_t *s, const worker_t *w, const places_t *at, long i0, long i1,
+                   long panels) {
+    int any = 0;
+    for (long i = i0; i < i1; i++)
+        for (long j = 0; j < panels; j++)
+            for (long r = 0; r < least(MR, s->p->rows - i * MR); r++)
+                any |= FORM(outputs)(s, &at[j],
+                                     w->sums + ((i - i0) * PANELS + j) * POINTS * TILE + r * NR,
+                                     i * MR + r);
+    return any;
+}
+
+static void multiply(const shared_t *s, const worker_t *w, const int32_t *filters,
+                     const int32_t *inputs, long i, long j, long point) {
+    level->tile(filters, inputs, s->groups, NULL, w->sums + ((i * PANELS + j) * POINTS + point) * TILE,
+                NULL, NULL, NULL, NULL, 0, 0);
+}
+
+/* Panels of tiles j0 ... and all rows, whose filters are there. */
+static int work_on_tiles(const shared_t *s, const worker_t *w, long j0) {
+    const long panels = least(PANELS, s->lane_panels - j0), panel = s->groups * NR;
     places_t at[PANELS];
     int any = 0;
     for (long j = 0; j < panels; j++) {
-        locate(s, first + j * NR, &at[j], zeros);
-        FORM(inputs)(s, &at[j], inputs + j * panel, PANELS * panel, made);
+        locate(s, (j0 + j) * NR, &at[j], s->zeros);
+        FORM(inputs)(s, &at[j], w->inputs + j * panel, PANELS * panel, w->made);
     }
     for (long i0 = 0; i0 < s->row_panels; i0 += ROW_PANELS) {
         const long i1 = least(s->row_panels, i0 + ROW_PANELS);
         for (long point = 0; point < POINTS; point++)
             for (long j = 0; j < panels; j++)
                 for (long i = i0; i < i1; i++)
-                    level->tile(s->filters + (point * s->row_panels + i) * s->groups * MR,
-                                inputs + (point * PANELS + j) * panel, s->groups, NULL,
-                                sums + (((i - i0) * PANELS + j) * POINTS + point) * TILE, NULL,
-                                NULL, NULL, NULL, 0, 0);
-        for (long i = i0; i < i1; i++)
+                    multiply(s, w, s->filters + (point * s->row_panels + i) * s->groups * MR,
+                             w->inputs + (point * PANELS + j) * panel, i - i0, j, point);
+        any |= outputs(s, w, at, i0, i1, panels);
+    }
+    return any;
+}
+
+/* Panels of rows i0 ... i1 - 1 and all tiles, whose inputs are there. */
+static int work_on_rows(const shared_t *s, const worker_t *w, long i0, long i1) {
+    const long size = s->groups * MR, panel = s->groups * NR;
+    places_t at[PANELS];
+    int any = 0;
+    for (long i = i0; i < i1; i++)
+        FORM(filters)(s, i, w->filters + (i - i0) * size, (i1 - i0) * size, w->made);
+    for (long j0 = 0; j0 < s->lane_panels; j0 += PANELS) {
+        const long panels = least(PANELS, s->lane_panels - j0);
+        for (long j = 0; j < panels; j++) locate(s, (j0 + j) * NR, &at[j], s->zeros);
+        for (long point = 0; point < POINTS; point++)
             for (long j = 0; j < panels; j++)
-                for (long r = 0; r < least(MR, s->p->rows - i * MR); r++)
-                    any |= FORM(outputs)(s, &at[j],
-                                         sums + ((i - i0) * PANELS + j) * POINTS * TILE + r * NR,
-                                         i * MR + r);
+                for (long i = i0; i < i1; i++)
+                    multiply(s, w, w->filters + (point * (i1 - i0) + i - i0) * size,
+                             s->inputs + ((j0 + j) * POINTS + point) * panel, i - i0, j, point);
+        any |= outputs(s, w, at, i0, i1, panels);
     }
     return any;
 }
@@ -355,6 +347,7 @@ static shared_t prepare(const winograd_t *p) {
     s.tiles_h = div_up(div_up(p->out_h, p->dilation_h), SIDE);
     s.tiles_w = div_up(div_up(p->out_w, p->dilation_w), SIDE);
     s.tiles = p->n * p->dilation_h * p->dilation_w * s.tiles_h * s.tiles_w;
+    s.lane_panels = div_up(s.tiles, NR);
     return s;
 }
 
@@ -362,11 +355,14 @@ int winograd_pays(const winograd_t *p) {
     const shared_t s = prepare(p);
     /* in cycles, by measurement */
     const double channels = (double)p->channels, rows = (double)(s.row_panels * MR);
-    const double lanes = (double)(div_up(s.tiles, NR) * NR);
+    const double lanes = (double)(s.lane_panels * NR);
     const double plain = (double)p->n * p->out_h * p->out_w * 9 * channels * rows / 26;
     const double here = lanes * POINTS * channels * rows / 24 + 24 * channels * rows +
                         lanes * (10 * channels + 25 * rows);
-    if (!p->finish->fast || p->channels < VECTOR / 2 || here > 0.9 * plain) return 0;
+    return p->finish->fast && p->channels >= VECTOR / 2 && here < 0.9 * plain;
+}
+
+int winograd_fits(const winograd_t *p) {
     for (long row = 0; row < p->rows; row++) {
         long sum = 0;
         for (long t = 0; t < 9; t++) {
@@ -382,36 +378,58 @@ int winograd_pays(const winograd_t *p) {
 
 int winograd(const winograd_t *p, int threads, int *any) {
     shared_t s = prepare(p);
-    const long jobs = div_up(s.tiles, PANELS * NR);
-    int failed = 0, found = 0;
-    if (!s.row_panels || !jobs) return OK;
-    s.filters = allocate((size_t)(POINTS * s.row_panels * s.groups * MR) * 4);
-    int8_t *zeros = calloc((size_t)p->channels + 64, 1);
-    if (!s.filters || !zeros) failed = 1;
+    if (!s.row_panels || !s.lane_panels) return OK;
+    const int by_rows = s.lane_panels * NR < s.row_panels * MR;
+    const long filter_size = POINTS * s.groups * MR, input_size = POINTS * s.groups * NR;
+    const long wanted = least(ROW_PANELS, div_up(s.row_panels, 2 * threads));
+    const long rows = most(1, least(wanted, FILTER_BYTES / (4 * filter_size)));
+    if (by_rows)
+        s.inputs = allocate((size_t)(s.lane_panels * input_size) * 4);
+    else
+        s.filters = allocate((size_t)(s.row_panels * filter_size) * 4);
+    s.zeros = calloc((size_t)p->channels + 64, 1);
+    int failed = !(s.filters || s.inputs) || !s.zeros, found = 0;
 #pragma omp parallel num_threads(threads) reduction(| : found)
     {
-        int32_t *inputs = allocate((size_t)(POINTS * PANELS * s.groups * NR) * 4);
-        int32_t *sums = allocate(ROW_PANELS * PANELS * POINTS * TILE * 4);
-        v16(*made)[8] = allocate(POINTS * sizeof *made);
-        if (!inputs || !sums || !made) {
+        worker_t w = {.sums = allocate(ROW_PANELS * PANELS * POINTS * TILE * 4)};
+        w.made = allocate(POINTS * sizeof *w.made);
+        if (by_rows)
+            w.filters = allocate((size_t)(rows * filter_size) * 4);
+        else
+            w.inputs = allocate((size_t)(PANELS * input_size) * 4);
+        if (!w.sums || !w.made || !(w.filters || w.inputs)) {
 #pragma omp atomic write
             failed = 1;
         } else {
-            memset(made, 0, POINTS * sizeof *made);
+            memset(w.made, 0, POINTS * sizeof *w.made);
         }
 #pragma omp barrier
-#pragma omp for schedule(static)
-        for (long i = 0; i < s.row_panels; i++)
-            if (!failed) FORM(filters)(&s, i, made);
+        if (!failed && by_rows) {
 #pragma omp for schedule(dynamic, 1)
-        for (long job = 0; job < jobs; job++)
-            if (!failed) found |= work(&s, job * PANELS * NR, inputs, sums, made, zeros);
-        free(inputs);
-        free(sums);
-        free(made);
+            for (long j = 0; j < s.lane_panels; j++) {
+                places_t at;
+                locate(&s, j * NR, &at, s.zeros);
+                FORM(inputs)(&s, &at, s.inputs + j * input_size, s.groups * NR, w.made);
+            }
+#pragma omp for schedule(dynamic, 1)
+            for (long i = 0; i < s.row_panels; i += rows)
+                found |= work_on_rows(&s, &w, i, least(s.row_panels, i + rows));
+        } else if (!failed) {
+#pragma omp for schedule(dynamic, 1)
+            for (long i = 0; i < s.row_panels; i++)
+                FORM(filters)(&s, i, s.filters + i * s.groups * MR, s.row_panels * s.groups * MR,
+                              w.made);
+#pragma omp for schedule(dynamic, 1)
+            for (long j = 0; j < s.lane_panels; j += PANELS) found |= work_on_tiles(&s, &w, j);
+        }
+        free(w.sums);
+        free(w.made);
+        free(w.filters);
+        free(w.inputs);
     }
     free(s.filters);
-    free(zeros);
+    free(s.inputs);
+    free(s.zeros);
     *any |= found;
     return failed ? NO_MEMORY : OK;
 }

@@ -28,9 +28,28 @@ typedef struct {
     long out_h, out_w;
 } winograd_t;
 
-/* Is it exact for these weights, and likely to be faster than plain products? */
+/* Is it likely to be faster than plain products (whatever the weights)? */
 int winograd_pays(const winograd_t *p);
 
+/* Is it exact for these weights? */
+int winograd_fits(const winograd_t *p);
+
 int winograd(const winograd_t *p, int threads, int *any);
+
+/* The weight gradient the same way: F(3 x 3, 4 x 4), sums over tiles of 4 x 4 gradients; here 64 Y
+ * is kept below 2**31 by summing 128 tiles at a time.
+ * out[row][channel][tap] as in weight_grad.h. */
+typedef struct {
+    const int8_t *image, *grad; /* channels-last */
+    long n, height, width, channels, rows;
+    long pad_h, pad_w, dilation_h, dilation_w;
+    long exponent;
+    float *out;
+    long out_h, out_w; /* of grad */
+} winograd_grad_t;
+
+int winograd_grad_pays(const winograd_grad_t *p);
+
+int winograd_grad(const winograd_grad_t *p, int threads);
 
 #endif
