@@ -26,7 +26,7 @@ static long rows_at(const worker_t *w, long block, long panel) {
     return MR * (first * w->panels + size * panel);
 }
 
-/* Finishes a tile that has no fast way: at an edge, scattered, wide or with a large exponent. */
+/* Finishes a tile that has no fast way: with int64 sums, or beyond what `finish` calls fast. */
 static int finish_tile(const worker_t *w, const int32_t *sums, const int64_t *wide, long panel,
                        long lane, int count, const long *place) {
     const finish_t *f = w->p->finish;
@@ -36,15 +36,9 @@ static int finish_tile(const worker_t *w, const int32_t *sums, const int64_t *wi
         float *out = w->p->out + (first + r) * w->p->row_stride;
         for (int l = 0; l < count; l++) {
             const long index = f->by_lane ? lane + l : first + r;
-            if (wide || !f->fast) {
-                const int64_t sum = wide ? wide[NR * r + l] : sums[NR * r + l];
-                any |= sum != 0;
-                out[place[l]] = finish_one(f, sum, index);
-            } else {
-                const int32_t sum = sums[NR * r + l];
-                any |= sum != 0;
-                out[place[l]] = (float)(sum + f->bias32[index]) * f->scale;
-            }
+            const int64_t sum = wide ? wide[NR * r + l] : sums[NR * r + l];
+            any |= sum != 0;
+            out[place[l]] = finish_one(f, sum, index);
         }
     }
     return any;
@@ -93,6 +87,20 @@ static int work(const worker_t *w, long first, long last) {
                                            f->by_lane ? f->bias32 + j * NR : none,
                                            p->out + place[j - first][0] + i * MR * p->row_stride,
                                            p->row_stride, (int)least(MR, p->a.lanes - i * MR));
+                        continue;
+                    }
+                    if (is_last && f->fast && !w->widened) {
+                        float made[TILE];
+                        const long rows = least(MR, p->a.lanes - i * MR);
+                        any |= level->tile(a, b, g1 - g0, before, NULL, f,
+                                           f->by_lane ? none : f->bias32 + i * MR,
+                                           f->by_lane ? f->bias32 + j * NR : none, made, NR,
+                                           (int)rows);
+                        for (long r = 0; r < rows; r++) {
+                            float *out = p->out + (i * MR + r) * p->row_stride;
+                            for (int l = 0; l < count[j - first]; l++)
+                                out[place[j - first][l]] = made[NR * r + l];
+                        }
                         continue;
                     }
                     level->tile(a, b, g1 - g0, before, sums, f, NULL, NULL, NULL, 0, 0);

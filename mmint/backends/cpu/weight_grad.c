@@ -6,7 +6,8 @@
 enum {
     BLOCK = 256,     /* groups of two pixels at a time, as in product.c */
     SUPERBLOCK = 4,  /* blocks whose gradient is packed at a time */
-    JOB_PANELS = 4   /* panels of lanes, of one tap, that share what is known of pixels */
+    JOB_PANELS = 4,  /* panels of lanes, of one tap, that share what is known of pixels */
+    MOST_TAPS = 25   /* that are put into the result a panel at a time */
 };
 
 typedef struct {
@@ -59,6 +60,20 @@ static void finish_row(const shared_t *s, long row) {
     /* lane l of tap t is channel l; of merged taps, channel l % channels of tap l / channels */
     const long channels = x->pixels.merged_taps ? x->pixels.merged_channels : x->channels;
     const long taps = x->pixels.merged_taps ? x->pixels.merged_taps : x->taps;
+    if (fast && x->taps <= MOST_TAPS && !x->pixels.merged_taps) {
+        /* by panel: all taps of sixteen channels lie side by side in the result */
+        for (long j = 0; j < s->lane_panels; j++) {
+            float made[MOST_TAPS][NR];
+            for (long t = 0; t < taps; t++) {
+                const int32_t *sums =
+                    s->sums + ((t * s->lane_panels + j) * s->panels + panel) * TILE + r * NR;
+                for (int l = 0; l < NR; l++) made[t][l] = (float)sums[l] * scale;
+            }
+            for (long l = 0; l < least(NR, channels - j * NR); l++)
+                for (long t = 0; t < taps; t++) out[(j * NR + l) * taps + t] = made[t][l];
+        }
+        return;
+    }
     for (long t = 0; t < x->taps; t++) {
         for (long j = 0; j < s->lane_panels; j++) {
             const long at = ((t * s->lane_panels + j) * s->panels + panel) * TILE + r * NR;
