@@ -15,7 +15,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 KERNELS = Path('mmint/backends/cpu')
-FLAGS = ['-O3', '-std=gnu11', '-fopenmp', '-fno-math-errno', '-Wall', '-Wextra']
+FLAGS = ['-O3', '-std=gnu11', '-fopenmp', '-fno-math-errno', '-Wall', '-Wextra', '-Wno-psabi']
 LINK = ['-fopenmp']
 if os.environ.get('MMINT_SANITIZE'):
     CHECKS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-g', '-O1']

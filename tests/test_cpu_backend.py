@@ -71,17 +71,23 @@ def any_float32(shape):
 # ---- mapping ----
 
 SHAPES = [(), (0,), (1,), (5,), (63,), (64,), (65,), (1000,), (3, 0, 2, 2), (2, 1, 5, 5),
-          (1, 7, 1, 1), (2, 3, 33, 21), (2, 17, 16, 20), (1, 64, 40, 30), (70000,), (3, 50, 1000)]  # fmt: skip
+          (1, 7, 1, 1), (2, 3, 33, 21), (2, 17, 16, 20), (1, 70, 20, 30), (1, 3, 47, 50), (70000,)]  # fmt: skip
 
 
-@pytest.mark.parametrize('bits', [4, 5, 7, 8, 9, 12, 16])
+@pytest.mark.parametrize('bits', [4, 7, 8, 9, 16])
 @pytest.mark.parametrize('random', [None, BITS])
-def test_quantize(level, threads, bits, random):
+def test_quantize(level, bits, random):
     for shape in SHAPES:
         for x in (torch.randn(shape), torch.randn(shape) * 1e-41, any_float32(shape)):
             assert_same_fixed_point(
                 cpu.quantize(x, bits, random), reference.quantize(x, bits, random)
             )
+
+
+def test_quantize_threads(threads):
+    for shape in ((100_001,), (2, 70, 47, 50), (1, 9, 100, 90)):
+        x = torch.randn(shape)
+        assert_same_fixed_point(cpu.quantize(x, 8, BITS), reference.quantize(x, 8, BITS))
 
 
 @pytest.mark.parametrize('random', [None, BITS])
@@ -142,7 +148,7 @@ def test_quantize_every_float32(random):
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64])
-def test_dequantize(level, threads, dtype):
+def test_dequantize(level, dtype):
     info = torch.iinfo(dtype)
     for shape in ((), (0,), (7,), (3, 5, 33), (70000,)):
         low, high = max(info.min, -(2**62) + 1), min(info.max, 2**62 - 1)
@@ -230,6 +236,13 @@ CASES = [  # x, weight, geometry
     ((2, 16, 14, 14), (32, 1, 3, 3), Geometry(padding=(1, 1), groups=16)),
     ((5, 30, 3, 3), (40, 30, 3, 3), Geometry(padding=(1, 1))),
     ((4, 30, 3, 3), (40, 30, 3, 3), Geometry()),
+    # 3 x 3 of stride 1, for the tiled form: edges, odd channels, paddings, dilations
+    ((2, 33, 26, 21), (50, 33, 3, 3), Geometry(padding=(1, 1))),
+    ((1, 24, 30, 29), (17, 24, 3, 3), Geometry()),
+    ((1, 16, 25, 31), (40, 16, 3, 3), Geometry(padding=(2, 0))),
+    ((1, 20, 18, 18), (24, 20, 3, 3), Geometry(padding=(4, 3))),
+    ((2, 32, 33, 30), (32, 32, 3, 3), Geometry(padding=(2, 3), dilation=(2, 3))),
+    ((1, 150, 24, 24), (12, 150, 3, 3), Geometry(padding=(1, 1))),
 ]
 
 
@@ -305,14 +318,14 @@ def test_long_sums(level, sign):
 
 
 @pytest.mark.parametrize('bits', [(8, 8), (4, 8), (12, 12), (16, 16), (8, 16)])
-def test_matmul(level, threads, bits):
+def test_matmul(level, bits):
     torch.manual_seed(0)
     for m, k, n in [(1, 1, 1), (6, 2, 16), (7, 33, 17), (64, 64, 64), (5, 1030, 50), (130, 7, 3),
                     (1, 300, 70), (70, 300, 1), (0, 4, 4), (4, 4, 0)]:  # fmt: skip
         for a_view, b_view in itertools.product(range(3), range(3)):
             a = strided(mantissas((m, k), bits[0]), a_view)
             b = strided(mantissas((k, n), bits[1]), b_view)
-            for bias, random in ((None, None), (torch.randn(n), BITS)):
+            for bias, random in ((None, None), (torch.randn(n) if n else None, BITS)):
                 assert_same(cpu.matmul(a, b, bias, random), reference.matmul(a, b, bias, random))
 
 
@@ -326,6 +339,41 @@ def strided(x, view):
     return x._replace(mantissa=mantissa)
 
 
+@pytest.mark.parametrize('sign', [1, -1])
+@pytest.mark.parametrize('channels', [64, 226, 240, 300])
+def test_tiled_convolution_at_its_limits(level, sign, channels):
+    """All mantissas extreme: sums modulo 2**32 must come back right, or not be taken that way."""
+    geometry = Geometry(padding=(1, 1))
+    x, weight = (1, channels, 20, 20), (16, channels, 3, 3)
+    a, b = mantissas(x, 8, extreme=True), mantissas(weight, 8, extreme=True)
+    b = b._replace(mantissa=sign * b.mantissa)
+    assert_same(cpu.conv2d(a, b, geometry), reference.conv2d(a, b, geometry))
+    grad = mantissas((1, 16, 20, 20), 8, extreme=True)
+    assert_same(
+        cpu.conv2d_weight_grad(grad, a, weight, geometry),
+        reference.conv2d_weight_grad(grad, a, weight, geometry),
+    )
+    grad = mantissas((1, channels, 20, 20), 8, extreme=True)
+    turned = b._replace(mantissa=b.mantissa.transpose(0, 1))
+    assert_same(
+        cpu.conv2d_input_grad(grad, turned, (1, 16, 20, 20), geometry),
+        reference.conv2d_input_grad(grad, turned, (1, 16, 20, 20), geometry),
+    )
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_tiled_weight_gradient_of_many_pixels(sign):
+    """More than an int32 holds, tile by tile, in 64 bits."""
+    grad = mantissas((1, 8, 372, 360), 8, extreme=True)
+    x = mantissas((1, 16, 372, 360), 8, extreme=True)
+    x = x._replace(mantissa=sign * x.mantissa)
+    geometry = Geometry(padding=(1, 1))
+    assert_same(
+        cpu.conv2d_weight_grad(grad, x, (8, 16, 3, 3), geometry),
+        reference.conv2d_weight_grad(grad, x, (8, 16, 3, 3), geometry),
+    )
+
+
 def test_strided_mantissas(level):
     x, weight = mantissas((2, 6, 9, 8), 8), mantissas((4, 6, 3, 3), 8)
     x = x._replace(mantissa=x.mantissa.transpose(2, 3))
@@ -334,7 +382,7 @@ def test_strided_mantissas(level):
 
 
 @pytest.mark.parametrize('bits', [8, 16])
-def test_channel_sum(level, threads, bits):
+def test_channel_sum(level, bits):
     for shape, dim in (((2, 5, 7, 9), 1), ((300, 40), 1), ((300, 40), -1), ((40,), 0), ((0, 3), 1),
                        ((2, 3, 4), 0), ((40000, 3), 1)):  # fmt: skip
         x = mantissas(shape, bits, extreme=shape[0] == 40000)
@@ -364,8 +412,8 @@ def test_sgd(level, bits, nesterov):
     """Several steps, from the first on, with exponents near and far apart."""
     torch.manual_seed(bits)
     settings = [(0.01, 0.9, 1e-4), (0.1, 0.0, 0.0), (0.5, 0.99, 0.3), (0.0, 0.9, 1e-4)]
-    scales = [1.0, 1e-4, 1e6, 1e-12, 0.0, 1e-40]
-    for shape in ((), (1,), (64,), (3, 5), (8, 4, 3, 3), (30_001,), (0,)):
+    scales = [1.0, 1e-4, 1e6, 1e-12, 0.0]
+    for shape in ((), (64,), (3, 5, 7), (9_001,), (0,)):
         for (lr, momentum, decay), scale in itertools.product(settings, scales):
             start = torch.randn(shape)
             params = [start.clone(), start.clone()]

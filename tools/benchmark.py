@@ -309,10 +309,9 @@ def ops(args: argparse.Namespace) -> None:
     print(f'{platform.processor() or platform.machine()}, level {cpu.level()}, PyTorch '
           f'{torch.__version__}')  # fmt: skip
     rows = []
-    for work in (
-        [lambda s=s: gemm_rows(s, threads, args.seconds) for s in sizes]
-        + [lambda c=c: convolution_rows(c, threads, args.seconds) for c in layers]
-    ):
+    for work in [lambda s=s: gemm_rows(s, threads, args.seconds) for s in sizes] + [
+        lambda c=c: convolution_rows(c, threads, args.seconds) for c in layers
+    ]:
         made = work()
         show(made)
         rows += made

@@ -100,19 +100,25 @@ static void round_portable(const uint32_t *x, void *out, long first, long n, int
 }
 
 #if MMINT_X86
-/* Eight mantissas; `high` is exponent + 150. */
-TARGET_AVX2 INLINE __m256i round_stochastic_avx2(__m256i x, __m256i drawn, __m256i high, int wide) {
+/* Eight mantissas; `high` is exponent + 150. In the `usual` form subnormals are far below the last
+ * bit, so that they need not be told apart. */
+enum { WIDE = 1, USUAL = 2 };
+
+TARGET_AVX2 INLINE __m256i round_stochastic_avx2(__m256i x, __m256i drawn, __m256i high, int form) {
     const __m256i one = _mm256_set1_epi32(1);
     __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFFFF));
-    __m256i field = _mm256_srli_epi32(magnitude, 23);
-    __m256i at_least_1 = _mm256_max_epi32(field, one);
-    /* M = fraction + hidden bit: magnitude - ((field - (field > 0)) << 23) */
-    __m256i hidden = _mm256_slli_epi32(_mm256_sub_epi32(at_least_1, one), 23);
-    __m256i m = _mm256_sub_epi32(magnitude, hidden);
-    __m256i cut = _mm256_sub_epi32(_mm256_sub_epi32(high, _mm256_set1_epi32(FRACTION_BITS)),
-                                   at_least_1);
+    __m256i field = _mm256_srli_epi32(magnitude, 23), m;
+    if (form & USUAL) {
+        m = _mm256_or_si256(_mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFF)),
+                            _mm256_set1_epi32(0x800000));
+    } else {
+        /* M = fraction + hidden bit: magnitude - ((field - (field > 0)) << 23) */
+        field = _mm256_max_epi32(field, one);
+        m = _mm256_sub_epi32(magnitude, _mm256_slli_epi32(_mm256_sub_epi32(field, one), 23));
+    }
+    __m256i cut = _mm256_sub_epi32(_mm256_sub_epi32(high, _mm256_set1_epi32(FRACTION_BITS)), field);
     __m256i fine = _mm256_srlv_epi32(m, cut);
-    if (wide) /* a negative cut: to the left */
+    if (form & WIDE) /* a negative cut: to the left */
         fine = _mm256_or_si256(
             fine, _mm256_sllv_epi32(m, _mm256_sub_epi32(_mm256_setzero_si256(), cut)));
     return _mm256_sign_epi32(_mm256_srli_epi32(_mm256_add_epi32(fine, drawn), FRACTION_BITS), x);
@@ -133,7 +139,7 @@ TARGET_AVX2 INLINE __m256i round_even_avx2(__m256i x, __m256i high) {
 }
 
 TARGET_AVX2 INLINE void round_block_avx2(const uint32_t *x, void *out, uint64_t group, __m256i high,
-                                         int wide, const philox_key *key) {
+                                         int form, const philox_key *key) {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i words[4], half[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     if (key) philox_avx2(key, group, words);
@@ -144,14 +150,14 @@ TARGET_AVX2 INLINE void round_block_avx2(const uint32_t *x, void *out, uint64_t 
         if (key) {
             __m256i d0 = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(words[w]));
             __m256i d1 = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(words[w], 1));
-            low = round_stochastic_avx2(low, d0, high, wide);
-            up = round_stochastic_avx2(up, d1, high, wide);
+            low = round_stochastic_avx2(low, d0, high, form);
+            up = round_stochastic_avx2(up, d1, high, form);
         } else {
             low = round_even_avx2(low, high);
             up = round_even_avx2(up, high);
         }
         __m256i packed = _mm256_packs_epi32(low, up);
-        if (wide) {
+        if (form & WIDE) {
             packed = _mm256_permute4x64_epi64(packed, 0xD8);
             _mm256_storeu_si256((void *)((int16_t *)out + 16 * w), packed);
         } else if (w % 2 == 0) {
@@ -164,50 +170,57 @@ TARGET_AVX2 INLINE void round_block_avx2(const uint32_t *x, void *out, uint64_t 
     }
 }
 
-#define ROUND_RUN(name, WIDE, KEY)                                                               \
+#define ROUND_RUN(name, FORM, KEY)                                                               \
     TARGET_AVX2 static void name(const uint32_t *x, void *out, long first, long n, int exponent, \
                                  const philox_key *key) {                                        \
         const __m256i high = _mm256_set1_epi32(exponent + 150);                                  \
         (void)key;                                                                               \
-        const int size = (WIDE) ? 2 : 1;                                                         \
+        const int size = (FORM) & WIDE ? 2 : 1;                                                         \
         long i = 0;                                                                              \
         for (; i + 64 <= n; i += 64)                                                             \
             round_block_avx2(x + i, (char *)out + size * i, (uint64_t)(first + i) / 64, high,    \
-                             WIDE, KEY);                                                         \
+                             FORM, KEY);                                                         \
         if (i < n) {                                                                             \
             uint32_t rest[64] = {0};                                                             \
             int16_t made[64];                                                                    \
             memcpy(rest, x + i, 4 * (size_t)(n - i));                                            \
-            round_block_avx2(rest, made, (uint64_t)(first + i) / 64, high, WIDE, KEY);           \
+            round_block_avx2(rest, made, (uint64_t)(first + i) / 64, high, FORM, KEY);           \
             memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                      \
         }                                                                                        \
     }
+ROUND_RUN(round_usual8, USUAL, key)
 ROUND_RUN(round_stochastic8, 0, key)
-ROUND_RUN(round_stochastic16, 1, key)
+ROUND_RUN(round_stochastic16, WIDE, key)
 ROUND_RUN(round_even8, 0, NULL)
-ROUND_RUN(round_even16, 1, NULL)
+ROUND_RUN(round_even16, WIDE, NULL)
 #endif
+
+/* Elements first (a multiple of 64) ... first + n - 1 of x, to out. */
+static void round_run(const float *x, void *out, long first, long n, int exponent, int wide,
+                      const philox_key *key) {
+    const uint32_t *part = (const uint32_t *)x + first;
+#if MMINT_X86
+    if (level->avx2) {
+        const int usual = exponent + 150 - FRACTION_BITS > 32; /* field 0: cut to nothing */
+        if (key)
+            (wide    ? round_stochastic16
+             : usual ? round_usual8
+                     : round_stochastic8)(part, out, first, n, exponent, key);
+        else
+            (wide ? round_even16 : round_even8)(part, out, first, n, exponent, key);
+        return;
+    }
+#endif
+    round_portable(part, out, first, n, exponent, wide, key);
+}
 
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
                int threads) {
     const long chunks = div_up(n, CHUNK);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
-    for (long c = 0; c < chunks; c++) {
-        const long first = c * CHUNK, size = least(CHUNK, n - first);
-        const uint32_t *part = (const uint32_t *)x + first;
-        void *to = (char *)out + (wide ? 2 : 1) * first;
-#if MMINT_X86
-        if (level->avx2) {
-            if (key)
-                (wide ? round_stochastic16 : round_stochastic8)(part, to, first, size, exponent,
-                                                                key);
-            else
-                (wide ? round_even16 : round_even8)(part, to, first, size, exponent, key);
-            continue;
-        }
-#endif
-        round_portable(part, to, first, size, exponent, wide, key);
-    }
+    for (long c = 0; c < chunks; c++)
+        round_run(x, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
+                  least(CHUNK, n - c * CHUNK), exponent, wide, key);
 }
 
 /* ---- (C, pixels) to (pixels, C), bytes ---- */
@@ -230,35 +243,83 @@ TARGET_AVX2 INLINE void transpose16(const int8_t *from, long from_row, int8_t *t
     for (int i = 0; i < 16; i++) _mm_storeu_si128((void *)(to + i * to_row), a[i]);
 }
 
-TARGET_AVX2 static void transpose_avx2(const int8_t *from, int8_t *to, long channels, long pixels,
-                                       long p0, long p1) {
-    const long full_c = channels / 16 * 16, full_p = p0 + (p1 - p0) / 16 * 16;
-    for (long p = p0; p < full_p; p += 16)
+TARGET_AVX2 static void transpose_avx2(const int8_t *from, long from_row, int8_t *to, long to_row,
+                                       long channels, long pixels) {
+    const long full_c = channels / 16 * 16, full_p = pixels / 16 * 16;
+    for (long p = 0; p < full_p; p += 16)
         for (long c = 0; c < full_c; c += 16)
-            transpose16(from + c * pixels + p, pixels, to + p * channels + c, channels);
-    for (long p = p0; p < p1; p++)
+            transpose16(from + c * from_row + p, from_row, to + p * to_row + c, to_row);
+    for (long p = 0; p < pixels; p++)
         for (long c = p < full_p ? full_c : 0; c < channels; c++)
-            to[p * channels + c] = from[c * pixels + p];
+            to[p * to_row + c] = from[c * from_row + p];
 }
 #endif
+
+/* to[p * to_row + c] = from[c * from_row + p] */
+static void transpose(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
+                      long pixels) {
+#if MMINT_X86
+    if (level->avx2) {
+        transpose_avx2(from, from_row, to, to_row, channels, pixels);
+        return;
+    }
+#endif
+    for (long p = 0; p < pixels; p++)
+        for (long c = 0; c < channels; c++) to[p * to_row + c] = from[c * from_row + p];
+}
 
 void channels_last(const int8_t *from, int8_t *to, long images, long channels, long pixels,
                    int threads) {
     const long strip = 256, strips = div_up(pixels, strip);
 #pragma omp parallel for num_threads(threads) if (images * channels * pixels > CHUNK)
     for (long j = 0; j < images * strips; j++) {
-        const long base = j / strips * channels * pixels;
-        const long p0 = j % strips * strip, p1 = least(pixels, p0 + strip);
-#if MMINT_X86
-        if (level->avx2) {
-            transpose_avx2(from + base, to + base, channels, pixels, p0, p1);
-            continue;
-        }
-#endif
-        for (long p = p0; p < p1; p++)
-            for (long c = 0; c < channels; c++)
-                to[base + p * channels + c] = from[base + c * pixels + p];
+        const long base = j / strips * channels * pixels, p = j % strips * strip;
+        transpose(from + base + p, pixels, to + base + p * channels, channels, channels,
+                  least(strip, pixels - p));
     }
+}
+
+/* ---- both: mapped in blocks that stay in the cache, a whole cache line of channels at a time ---- */
+
+enum { BLOCK_CHANNELS = 64, BLOCK_PIXELS = 2048 };
+
+static int round_channels_last(const float *x, int8_t *out, long images, long channels, long pixels,
+                               int exponent, const philox_key *key, int threads) {
+    const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
+    const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
+    const long row = pixels == size ? size : size + 64;
+    int failed = 0;
+#pragma omp parallel num_threads(threads) if (jobs > 1)
+    {
+        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + 64);
+        if (!block) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (long job = 0; job < jobs; job++) {
+            if (!block) continue;
+            const long n = job / (parts * strips), c = job / strips % parts * BLOCK_CHANNELS;
+            const long p = job % strips * size, count = least(size, pixels - p);
+            const long here = least(BLOCK_CHANNELS, channels - c);
+            const long first = (n * channels + c) * pixels + p;
+            int8_t *to = out + (n * pixels + p) * channels + c;
+            if (strips == 1) { /* the channels follow each other */
+                const long from = first / 64 * 64;
+                round_run(x, block, from, first - from + here * pixels, exponent, 0, key);
+                transpose(block + (first - from), pixels, to, channels, here, pixels);
+                continue;
+            }
+            for (long i = 0; i < here; i++) {
+                const long at = first + i * pixels, from = at / 64 * 64;
+                round_run(x, block + i * row, from, at - from + count, exponent, 0, key);
+                if (at > from) memmove(block + i * row, block + i * row + (at - from), (size_t)count);
+            }
+            transpose(block, row, to, channels, here, count);
+        }
+        free(block);
+    }
+    return failed ? NO_MEMORY : OK;
 }
 
 int64_t quantize(const quantize_args *a) {
@@ -269,13 +330,12 @@ int64_t quantize(const quantize_args *a) {
     const float *x = (const float *)a->x;
     int exponent;
     if (exponent_of(top_magnitude(x, n, threads), (int)a->bits, &exponent)) return NOT_FINITE;
-    int8_t *linear = transposed ? allocate((size_t)n) : (int8_t *)a->out;
-    if (transposed && !linear) return NO_MEMORY;
-    round_all(x, linear, n, exponent, wide, a->stochastic ? &key : NULL, threads);
-    if (transposed) {
-        channels_last(linear, (int8_t *)a->out, a->images, a->channels, a->pixels, threads);
-        free(linear);
-    }
+    const philox_key *drawn = a->stochastic ? &key : NULL;
+    if (!transposed)
+        round_all(x, (void *)a->out, n, exponent, wide, drawn, threads);
+    else if (round_channels_last(x, (int8_t *)a->out, a->images, a->channels, a->pixels, exponent,
+                                 drawn, threads))
+        return NO_MEMORY;
     return exponent;
 }
 

@@ -124,13 +124,14 @@ typedef struct {
     const int8_t *pixel[NR][POINTS];
     float *out[NR];
     int high[NR], wide[NR]; /* how much of the tile lies inside */
+    int count;              /* of tiles */
 } places_t;
 
 static void locate(const shared_t *s, long first, places_t *at, const int8_t *zeros) {
     const winograd_t *p = s->p;
+    at->count = (int)least(NR, s->tiles - first);
     for (int l = 0; l < NR; l++) {
         const long tile = first + l;
-        at->high[l] = 0;
         if (tile >= s->tiles) {
             for (int i = 0; i < POINTS; i++) at->pixel[l][i] = zeros;
             continue;
@@ -219,7 +220,7 @@ INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *su
     const long right = p->dilation_w;
     const uint32_t bias = (uint32_t)p->finish->bias32[row];
     int found = 0;
-    for (int first = 0; first < NR && at->high[first]; first += 8) {
+    for (int first = 0; first < NR && first < at->count; first += 8) {
         v8 m[POINTS], y[16], any = {0};
         f8 f[16];
         float made[8][16];
@@ -236,8 +237,8 @@ INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *su
 #endif
             stage(made, f);
         (void)avx2;
-        for (int l = 0; l < 8 && at->high[first + l]; l++) {
-            const int high = at->high[first + l], wide = at->wide[first + l];
+        for (int l = 0; l < 8 && first + l < at->count; l++) {
+            const int high = at->high[first + l], wide = at->wide[first + l]; /* 0 in some phases */
             float *out = at->out[first + l] + offset;
             if (high == SIDE && wide == SIDE && right == 1) {
                 found |= any[l] != 0;
