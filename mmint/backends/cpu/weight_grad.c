@@ -50,6 +50,50 @@ static void work(const shared_t *s, long g0, long g1, long tap, long first, long
     }
 }
 
+/* out[l][t] = made[t][l], l < count: with constants where it matters. */
+static void store_taps(float *restrict out, float (*made)[NR], long count, long taps) {
+    if (taps == 1) {
+        memcpy(out, made[0], (size_t)count * sizeof(float));
+    } else if (taps == 9 && count == NR) {
+#pragma GCC unroll 16
+        for (int l = 0; l < NR; l++)
+#pragma GCC unroll 9
+            for (int t = 0; t < 9; t++) out[9 * l + t] = made[t][l];
+    } else {
+        for (long l = 0; l < count; l++)
+            for (long t = 0; t < taps; t++) out[l * taps + t] = made[t][l];
+    }
+}
+
+/* Few pixels: all of them for one panel of channels, all taps, straight to the result. `lanes` and
+ * `tiles` hold those of every tap. */
+static void work_and_finish(const shared_t *s, long j, int32_t *lanes, int32_t *tiles,
+                            const void **rows, char *scratch) {
+    const operand_t *x = &s->p->x;
+    const long taps = x->taps, here = s->groups, size = x->wide ? 2 : 1;
+    const long count = least(NR, x->channels - j * NR);
+    const float scale = scale_of(s->p->exponent);
+    float made[MOST_TAPS][NR];
+    for (long t = 0; t < taps; t++) {
+        pixel_rows(x, t, 0, x->lanes, rows, scratch);
+        for (long i = 0; i < x->lanes; i++) rows[i] = (const char *)rows[i] + j * NR * size;
+        level->pack_columns((int16_t *)(lanes + t * here * NR), rows, x->lanes, NR, (int)count,
+                            x->wide);
+    }
+    for (long i = 0; i < s->panels; i++) {
+        for (long t = 0; t < taps; t++)
+            level->tile(s->grad + i * here * MR, lanes + t * here * NR, here, NULL,
+                        tiles + t * TILE, NULL, NULL, NULL, NULL, 0, 0);
+        for (long r = 0; r < least(MR, s->p->grad.lanes - i * MR); r++) {
+            float *out = s->p->out + ((i * MR + r) * x->channels + j * NR) * taps;
+            for (long t = 0; t < taps; t++)
+                for (int l = 0; l < NR; l++)
+                    made[t][l] = (float)tiles[t * TILE + r * NR + l] * scale;
+            store_taps(out, made, count, taps);
+        }
+    }
+}
+
 /* One row of the result: (channel, tap). */
 static void finish_row(const shared_t *s, long row) {
     const operand_t *x = &s->p->x;
@@ -69,8 +113,7 @@ static void finish_row(const shared_t *s, long row) {
                     s->sums + ((t * s->lane_panels + j) * s->panels + panel) * TILE + r * NR;
                 for (int l = 0; l < NR; l++) made[t][l] = (float)sums[l] * scale;
             }
-            for (long l = 0; l < least(NR, channels - j * NR); l++)
-                for (long t = 0; t < taps; t++) out[(j * NR + l) * taps + t] = made[t][l];
+            store_taps(out + j * NR * taps, made, least(NR, channels - j * NR), taps);
         }
         return;
     }
@@ -99,8 +142,10 @@ int weight_grad(const weight_grad_t *p, int threads) {
     s.block = least(BLOCK, limit);
     s.super = SUPERBLOCK * s.block;
     const long all_panels = x->taps * s.lane_panels;
-    const size_t sums = (size_t)(all_panels * s.panels * TILE);
-    if (!sums) return OK;
+    const int few = s.groups && s.groups <= s.block && x->taps <= MOST_TAPS &&
+                    !x->pixels.merged_taps && scale_is_exact(p->exponent);
+    const size_t sums = (size_t)((few ? 1 : all_panels * s.panels) * TILE);
+    if (!all_panels || !s.panels) return OK;
     const long wanted = most(1, all_panels / (2 * threads));
     const long job_panels = x->pixels.merged_taps ? div_up(s.lane_panels, threads)
                                                   : least(least(JOB_PANELS, s.lane_panels), wanted);
@@ -113,12 +158,13 @@ int weight_grad(const weight_grad_t *p, int threads) {
     int failed = !s.grad || !(s.sums || s.wide_sums);
 #pragma omp parallel num_threads(threads)
     {
-        const long pixels = 2 * s.block;
-        int32_t *lanes = allocate((size_t)(s.block * NR) * 4);
+        const long pixels = 2 * s.block, together = few ? x->taps : 1;
+        int32_t *lanes = allocate((size_t)(together * s.block * NR) * 4);
+        int32_t *tiles = few ? allocate((size_t)(x->taps * TILE) * 4) : NULL;
         const void **rows = allocate((size_t)(pixels + NR) * sizeof *rows);
         char *scratch = allocate(
             x->pixels.merged_taps ? (size_t)((pixels + NR) * (x->channels + 64) * 2) : 64);
-        if (!lanes || !rows || !scratch) {
+        if (!lanes || !rows || !scratch || (few && !tiles)) {
 #pragma omp atomic write
             failed = 1;
         }
@@ -131,6 +177,12 @@ int weight_grad(const weight_grad_t *p, int threads) {
                 int32_t *to = s.grad + MR * ((b0 - g0) * s.panels + i % s.panels * (b1 - b0));
                 pack(&p->grad, i % s.panels * MR, MR, b0, b1, to, scratch);
             }
+            if (few) {
+#pragma omp for schedule(dynamic, 1)
+                for (long j = 0; j < s.lane_panels; j++)
+                    work_and_finish(&s, j, lanes, tiles, rows, scratch);
+                continue;
+            }
 #pragma omp for schedule(dynamic, 1)
             for (long job = 0; job < x->taps * jobs_per_tap; job++) {
                 const long first = job % jobs_per_tap * job_panels;
@@ -138,11 +190,12 @@ int weight_grad(const weight_grad_t *p, int threads) {
                      least(s.lane_panels, first + job_panels), lanes, rows, scratch);
             }
         }
-        if (!failed) {
+        if (!failed && !few) {
 #pragma omp for schedule(static)
             for (long row = 0; row < p->grad.lanes; row++) finish_row(&s, row);
         }
         free(lanes);
+        free(tiles);
         free(rows);
         free(scratch);
     }
