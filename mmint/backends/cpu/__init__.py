@@ -218,6 +218,11 @@ def matmul(
         right = right.contiguous()
     m, k = left.shape
     n = right.shape[1]
+    if len(right) != k:
+        raise ValueError(
+            f'matrices of shapes {tuple(left.shape)} and {tuple(right.shape)} were given, a second '
+            f'one of {k} rows is accepted'
+        )
     out = torch.empty((m, n), dtype=torch.float32)
 
     def run(bias_words: tuple[int, ...]) -> int:
@@ -268,7 +273,9 @@ def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
 def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     """As `mmint.backends.reference.max_pool2d`."""
     x = x.contiguous()
-    shape = F.max_pool2d(torch.empty(x.shape, device='meta'), *pooling).shape
+    kernel, stride, padding, ceil_mode = pooling
+    meta = torch.empty(x.shape, device='meta')
+    shape = F.max_pool2d(meta, kernel, stride, padding, 1, ceil_mode).shape
     out = torch.empty(shape, dtype=torch.float32)
     place = torch.empty(shape, dtype=torch.uint8)
     _ready().max_pool2d(
@@ -290,10 +297,10 @@ def max_pool2d_grad(
 
 
 def _planes(size: tuple[int, ...], out_size: tuple[int, ...], pooling: Pooling) -> tuple[int, ...]:
-    kernel, stride, padding, dilation, _ = pooling
+    kernel, stride, padding, _ = pooling
     threads = torch.get_num_threads()
     return (
-        size[0] * size[1], *size[2:], *out_size[2:], *kernel, *stride, *padding, *dilation, threads
+        size[0] * size[1], *size[2:], *out_size[2:], *kernel, *stride, *padding, threads
     )  # fmt: skip
 
 

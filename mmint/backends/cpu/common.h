@@ -41,7 +41,8 @@ typedef struct {
                 const int32_t *lane_bias, float *out, long ldo, int rows);
     /* dst[k / 2][lane][k % 2] = rows[lane][k], k < length, zero-padded to an even length. */
     void (*pack_rows)(int16_t *dst, const void *const *rows, int lanes, long length, int wide);
-    /* dst[k / 2][lane][k % 2] = columns[k][lane], lane < count; zeros up to `lanes`, even k. */
+    /* dst[k / 2][lane][k % 2] = columns[k][lane], lane < count; zeros up to `lanes`, even k.
+     * `count` lanes may be read, also where they are more than `lanes`. */
     void (*pack_columns)(int16_t *dst, const void *const *columns, long length, int lanes,
                          int count, int wide);
     /* Is it AVX2, for everything that has just two forms? */

@@ -15,7 +15,9 @@ TARGET_AVX2 static int64_t relu_avx2(const float *x, float *out, uint8_t *positi
     for (; i + 8 <= n; i += 8) {
         const __m256 v = _mm256_loadu_ps(x + i);
         positive[i / 8] = (uint8_t)_mm256_movemask_ps(_mm256_cmp_ps(v, zero, _CMP_GT_OQ));
-        _mm256_storeu_ps(out + i, _mm256_max_ps(zero, v)); /* the second operand if it is NaN */
+        /* not v < 0, so that NaN and -0 stay, as in PyTorch */
+        const __m256 negative = _mm256_cmp_ps(v, zero, _CMP_LT_OQ);
+        _mm256_storeu_ps(out + i, _mm256_andnot_ps(negative, v));
     }
     return i;
 }
@@ -42,7 +44,7 @@ static void relu_chunk(const float *x, float *out, uint8_t *positive, int64_t n)
         const float v = x[i];
         if (i % 8 == 0) positive[i / 8] = 0;
         positive[i / 8] |= (uint8_t)((v > 0) << i % 8);
-        out[i] = v > 0 || isnan(v) ? v : 0;
+        out[i] = v < 0 ? 0 : v;
     }
 }
 
@@ -88,16 +90,16 @@ static void pool_plane(const max_pool2d_args *a, const float *x, float *out, uin
         int started = 0;
         for (int64_t j = 0; j < a->out_w; j++) out[j] = -INFINITY;
         for (int64_t p = 0; p < a->kernel_h; p++) {
-            const int64_t row = i * a->stride_h - a->padding_h + p * a->dilation_h;
+            const int64_t row = i * a->stride_h - a->padding_h + p;
             if (row < 0 || row >= a->height) continue;
             for (int64_t q = a->kernel_w; !started && q-- > 0;) {
-                const int64_t offset = q * a->dilation_w - a->padding_w;
+                const int64_t offset = q - a->padding_w;
                 for (int64_t j = first_output(offset, a->stride_w); j < a->out_w; j++)
                     place[j] = (uint8_t)(p * a->kernel_w + q); /* the first element inside */
             }
             started = 1;
             for (int64_t q = 0; q < a->kernel_w; q++) {
-                const int64_t offset = q * a->dilation_w - a->padding_w;
+                const int64_t offset = q - a->padding_w;
                 const int64_t end = least(a->out_w, div_up(a->width - offset, a->stride_w));
                 const float *from = x + row * a->width + offset;
                 const uint8_t where = (uint8_t)(p * a->kernel_w + q);
@@ -118,8 +120,8 @@ static void pool_plane_grad(const max_pool2d_args *a, const float *g, float *out
     for (int64_t i = 0; i < a->out_h; i++) {
         for (int64_t j = 0; j < a->out_w; j++) {
             const int64_t p = *place / a->kernel_w, q = *place % a->kernel_w;
-            const int64_t row = i * a->stride_h - a->padding_h + p * a->dilation_h;
-            const int64_t column = j * a->stride_w - a->padding_w + q * a->dilation_w;
+            const int64_t row = i * a->stride_h - a->padding_h + p;
+            const int64_t column = j * a->stride_w - a->padding_w + q;
             out[row * a->width + column] += *g++;
             place++;
         }

@@ -15,8 +15,7 @@ int64_t relu_grad(const relu_args *a); /* x: the incoming gradient */
 /* `planes` images of `height` x `width`; uint8 place: row * kernel_w + column in the window. */
 typedef struct {
     int64_t x, out, place, planes, height, width, out_h, out_w;
-    int64_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
-    int64_t threads;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, threads;
 } max_pool2d_args;
 
 int64_t max_pool2d(const max_pool2d_args *a);

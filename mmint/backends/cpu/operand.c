@@ -73,7 +73,7 @@ void pack(const operand_t *o, long lane, int width, long g0, long g1, int32_t *d
         g = upto;
         if (o->kind == COLUMNS) {
             const char *from = o->base + o->tap_offset[tap] + lane * size;
-            const int count = (int)least(width, o->lanes - lane);
+            const int count = (int)least(NR, o->lanes - lane);
             for (long k = 0; k < length; k += COLUMN_BATCH, to += COLUMN_BATCH * width) {
                 const void *columns[COLUMN_BATCH];
                 const long batch = least(COLUMN_BATCH, length - k);

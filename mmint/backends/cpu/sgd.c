@@ -191,14 +191,21 @@ static term_t scaled(term_t t, const int64_t *factor) {
     return t;
 }
 
-/* float32 mapped to `bits`, into `out`; `*status` tells what went wrong. */
+static int any_of(const int16_t *mantissa, long n) {
+    for (long i = 0; i < n; i++)
+        if (mantissa[i]) return 1;
+    return 0;
+}
+
+/* float32 mapped to `bits`, into `out`; `*status` tells what went wrong. Subnormals may all be
+ * rounded to zero, and then do not count. */
 static term_t mapped(const sgd_args *a, int64_t x, int role, int16_t *out, int *status) {
     const philox_key key = key_of(a, role);
     const uint32_t top = top_magnitude((const float *)x, a->n, (int)a->threads);
     int exponent;
     *status = exponent_of(top, (int)a->bits, &exponent);
     if (!*status) round_all((const float *)x, out, a->n, exponent, 1, &key, (int)a->threads);
-    return (term_t){out, 1, exponent, top != 0};
+    return (term_t){out, 1, exponent, !*status && any_of(out, a->n)};
 }
 
 int64_t sgd_step(const sgd_args *a) {
@@ -216,13 +223,11 @@ int64_t sgd_step(const sgd_args *a) {
         int count = 2;
         term_t terms[3] = {grad, scaled(param, a->weight_decay)};
         if (a->momentum) {
-            long i = 0;
             if (old8) {
                 for (long j = 0; j < a->n; j++) u[j] = old8[j];
                 old = u;
             }
-            while (i < a->n && !old[i]) i++;
-            const term_t momentum = {old, 1, a->momentum_exponent, i < a->n};
+            const term_t momentum = {old, 1, a->momentum_exponent, any_of(old, a->n)};
             terms[count++] = scaled(momentum, a->momentum_factor);
         }
         sum_t sum = align(a, DIRECTION_SUM, terms, count);

@@ -149,24 +149,40 @@ TARGET_AVX2 static void pack_rows_avx2(int16_t *dst, const void *const *rows, in
              : pack_rows_avx2_body(dst, rows, NR, length, 0);
 }
 
-/* Six bytes, with two zeros. */
-TARGET_AVX2 INLINE __m128i load6(const void *p) {
-    int32_t four;
-    int16_t two;
-    memcpy(&four, p, 4);
-    memcpy(&two, (const char *)p + 4, 2);
-    return _mm_insert_epi16(_mm_cvtsi32_si128(four), two, 2);
+/* `count` bytes and zeros up to 16. */
+TARGET_AVX2 INLINE __m128i load_some(const void *p, int count) {
+    int8_t bytes[16] = {0};
+    memcpy(bytes, p, (size_t)count);
+    return _mm_loadu_si128((const void *)bytes);
 }
 
 TARGET_AVX2 static void pack_columns_avx2(int16_t *dst, const void *const *columns, long length,
                                           int lanes, int count, int wide) {
-    const long whole = wide || count < lanes ? 0 : length / 2;
-    for (long g = 0; g < whole; g++, dst += 2 * lanes) {
-        const void *k0 = columns[2 * g], *k1 = columns[2 * g + 1];
-        if (lanes == MR) {
-            store6(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(load6(k0), load6(k1))));
-        } else {
-            const __m128i u0 = _mm_loadu_si128(k0), u1 = _mm_loadu_si128(k1);
+    const long whole = wide ? 0 : length / 2;
+    if (lanes == MR && count >= 8) { /* eight lanes are there to be read: two too many are stored, */
+        for (long g = 0; g < whole; g++, dst += 2 * MR) { /* and overwritten by the next six */
+            const __m128i pairs = _mm_unpacklo_epi8(_mm_loadl_epi64(columns[2 * g]),
+                                                    _mm_loadl_epi64(columns[2 * g + 1]));
+            if (g + 1 < whole)
+                STORE(dst, _mm256_cvtepi8_epi16(pairs));
+            else
+                store6(dst, _mm256_cvtepi8_epi16(pairs));
+        }
+    } else if (lanes == MR) {
+        const int here = count < MR ? count : MR;
+        for (long g = 0; g < whole; g++, dst += 2 * MR)
+            store6(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(
+                            load_some(columns[2 * g], here), load_some(columns[2 * g + 1], here))));
+    } else {
+        for (long g = 0; g < whole; g++, dst += 2 * NR) {
+            __m128i u0, u1;
+            if (count >= NR) {
+                u0 = _mm_loadu_si128(columns[2 * g]);
+                u1 = _mm_loadu_si128(columns[2 * g + 1]);
+            } else {
+                u0 = load_some(columns[2 * g], count);
+                u1 = load_some(columns[2 * g + 1], count);
+            }
             STORE(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(u0, u1)));
             STORE(dst + 16, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(u0, u1)));
         }

@@ -200,8 +200,8 @@ int winograd_grad_pays(const winograd_grad_t *p) {
     /* in cycles, by measurement */
     const double products = (double)(s.row_panels * MR) * (double)(s.lane_panels * NR);
     const double blocks = (double)div_up(s.tiles, BLOCK);
-    const double plain = (double)p->n * p->out_h * p->out_w * TAPS * products / 26 + 40 * products;
-    const double here = (double)s.tiles * POINTS * products / 24 + 25 * products * blocks +
+    const double plain = (double)p->n * p->out_h * p->out_w * TAPS * products / 26 + 20 * products;
+    const double here = (double)s.tiles * POINTS * products / 24 + 60 * products * blocks +
                         (double)s.tiles * 12 * (double)(p->channels + p->rows);
     return s.tiles && p->channels >= VECTOR / 2 && p->rows >= VECTOR / 2 && here < 0.9 * plain;
 }
