@@ -71,7 +71,8 @@ def any_float32(shape):
 # ---- mapping ----
 
 SHAPES = [(), (0,), (1,), (5,), (63,), (64,), (65,), (1000,), (3, 0, 2, 2), (2, 1, 5, 5),
-          (1, 7, 1, 1), (2, 3, 33, 21), (2, 17, 16, 20), (1, 70, 20, 30), (1, 3, 47, 50), (70000,)]  # fmt: skip
+          (1, 7, 1, 1), (2, 3, 33, 21), (2, 17, 16, 20),
+          (1, 70, 20, 30), (1, 3, 47, 50), (70000,)]  # fmt: skip
 
 
 @pytest.mark.parametrize('bits', [4, 7, 8, 9, 16])
@@ -131,7 +132,7 @@ def test_quantize_not_finite(level, value):
             cpu.quantize(x, 8, BITS)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize('random', [None, BITS], ids=['nearest', 'stochastic'])
 def test_quantize_every_float32(random):
     """All 2**32 patterns at 8 bits (0 for those that are not finite), 2**22 at a time.
@@ -187,7 +188,9 @@ def random_geometry(pick):
     return Geometry(stride, padding, dilation, groups), x, weight, (x[0], filters, *out)
 
 
-def check_convolution(geometry, x_shape, weight_shape, out_shape, bits, exponent=-9, bias_scale=1.0):
+def check_convolution(
+    geometry, x_shape, weight_shape, out_shape, bits, exponent=-9, bias_scale=1.0
+):
     x, weight = mantissas(x_shape, bits[0], exponent), mantissas(weight_shape, bits[1], exponent)
     grad = mantissas(out_shape, bits[0], exponent)
     if bits[0] <= 8:  # half of them as they come, half as the backend keeps them
@@ -315,7 +318,10 @@ def test_long_sums(level, sign):
         cpu.conv2d_weight_grad(grad, x, (9, 1, 1, 1), Geometry(groups=9)),
         reference.conv2d_weight_grad(grad, x, (9, 1, 1, 1), Geometry(groups=9)),
     )
-    x, weight = mantissas((1, 15000, 3, 3), 8, extreme=True), mantissas((2, 15000, 3, 3), 8, extreme=True)
+    x, weight = (
+        mantissas((1, 15000, 3, 3), 8, extreme=True),
+        mantissas((2, 15000, 3, 3), 8, extreme=True),
+    )
     assert_same(cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry()))
 
 
