@@ -88,7 +88,7 @@ setup(
             'ftfy',
         ],
         'dev': ['pytest', 'ruff'],
-        'benchmark': ['onnxruntime'],
+        'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[
         Extension(

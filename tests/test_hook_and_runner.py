@@ -399,3 +399,14 @@ def test_a_missing_file_of_the_data_says_what_to_do(tmp_path):
     cfg['train_dataloader']['dataset'] = dict(type='MissingFile')
     with pytest.raises(FileNotFoundError, match=r'needs .*no.json, which does not exist: put the'):
         RUNNERS.build(cfg).train()
+
+
+def test_a_layer_is_built_by_name_from_any_scope():
+    from mmcv.cnn import build_conv_layer
+    from mmengine.registry import init_default_scope
+
+    for scope in ('mmdet', 'mmseg', 'mmpretrain'):
+        init_default_scope(scope)
+        layer = build_conv_layer(dict(type='IntConv2d', bits=6), 3, 8, 3, padding=1)
+        assert isinstance(layer, IntConv2d) and layer.bits == 6
+    init_default_scope('mmengine')

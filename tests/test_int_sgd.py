@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mmint import backends
-from mmint.backends import NonFiniteError, backend_for
-from mmint.numerics import current_run
+from mmint.backends import NonFiniteError, backend_for, cpu, reference
+from mmint.numerics import RandomBits, Role, current_run
 from mmint.optim import IntSGD
 
 SETTINGS = {
@@ -354,3 +354,17 @@ def test_arguments_out_of_range_are_refused(bad, message):
 def test_arguments_out_of_range_are_refused_in_a_group_too(bad):
     with pytest.raises(ValueError):
         IntSGD([dict(params=parameters((3,)), **bad)])
+
+
+def test_subnormal_gradients_that_round_to_zero_leave_the_same_bits_on_both_backends():
+    random = RandomBits(0, 0, 0, 0, Role.SGD_PARAMETER)
+    for iteration in range(40):
+        results = []
+        for backend in (reference, cpu):
+            param = torch.tensor([3.0, -5.0, 7.0]) * 2.0**-110
+            grad = torch.full((3,), 2.0**-149)
+            settings = (16, 0.1, 0.9, 2.0**-60, False, random._replace(iteration=iteration))
+            buffer = backend.sgd_step(param, grad, None, *settings)
+            results.append((param, buffer.mantissa, buffer.exponent))
+        for a, b in zip(*results, strict=True):
+            assert torch.equal(a, b)

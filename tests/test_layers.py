@@ -547,6 +547,22 @@ def test_copies_and_files_keep_a_layer(case):
 # Bad input
 
 
+@pytest.mark.parametrize(
+    ('layer', 'shape', 'message'),
+    [
+        (IntLinear(10, 5), (2, 12), r'of shape \(2, 12\), 10 is accepted in dimension -1'),
+        (IntConv2d(3, 8, 3), (1, 4, 8, 8), '3 is accepted in dimension -3'),
+        (IntConv2d(4, 8, 3, groups=2), (1, 5, 8, 8), '4 is accepted in dimension -3'),
+        (IntConvTranspose2d(3, 8, 3), (1, 4, 8, 8), '3 is accepted in dimension -3'),
+        (IntConv2d(3, 8, 3), (8, 8), 'one of 3 or 4 dimensions is accepted'),
+        (IntConv2d(3, 8, 3, dilation=2), (1, 3, 4, 9), 'at least 5 in dimension 2 is accepted'),
+    ],
+)
+def test_an_input_of_another_shape_is_refused(layer, shape, message):
+    with pytest.raises(ValueError, match=message):
+        layer(torch.zeros(shape))
+
+
 @pytest.mark.parametrize('case', ['conv-3x3', 'transposed-stride', 'linear'])
 @pytest.mark.parametrize(
     'dtype', [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool]

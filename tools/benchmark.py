@@ -1,324 +1,14 @@
-"""Times integer kernels against PyTorch's float32 ones, in one run, on this machine.
+"""Times integer arithmetic beside float32, in turn, in one run, on this machine.
 
-    python tools/benchmark.py ops --json ops.json [--threads 1,2] [--quick]
-
-`ops` takes every distinct convolution of ResNet-50 at 2x3x320x320, of SSD300 with VGG-16 at
-2x3x300x300 and of DeepLab (ResNet-101 stages dilated by 2 and 4, and ASPP with rates 6 to 24) at
-2x3x256x256, and square matrix products. The integer and the float operation alternate, and medians
-are compared. Convolutions include the mapping: `forward` maps its input, `input_grad` and
-`weight_grad` share one mapped gradient, so that half of its time is counted with each; weights are
-mapped once, outside. Matrix products do not include it, and are also compared with ONNX Runtime's
-`MatMulInteger` (u8 x u8, the exact one) where onnxruntime is installed. `exact` says that the
-result equals the reference backend's to the bit; it is checked outside the timing.
+python tools/benchmark.py ops [--threads 1,2] [--quick] [--json FILE]
+python tools/benchmark.py train --config CONFIG [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from typing import NamedTuple
-
-import torch
-import torch.nn.functional as F
-
-from mmint.backends import Geometry, cpu, reference
-from mmint.numerics import FixedPoint, RandomBits, Role
-
-PASSES = ('forward', 'input_grad', 'weight_grad')
-GEMM_SIZES = (256, 512, 1024, 1536, 2048)
-
-
-class Convolution(NamedTuple):
-    """One layer: input (channels, height = width), filters, kernel, geometry."""
-
-    model: str
-    channels: int
-    size: int
-    filters: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-
-    @property
-    def geometry(self) -> Geometry:
-        """As the backends take it."""
-        return Geometry((self.stride,) * 2, (self.padding,) * 2, (self.dilation,) * 2, 1)
-
-    def __str__(self) -> str:
-        name = f'{self.channels}x{self.size}x{self.size} {self.kernel}x{self.kernel}'
-        name += f' -> {self.filters}'
-        name += f' /{self.stride}' if self.stride > 1 else ''
-        return name + (f' dilated {self.dilation}' if self.dilation > 1 else '')
-
-
-def resnet(
-    size: int, dilations: tuple[int, ...] = (1, 1, 1, 1), model: str = 'ResNet-50'
-) -> list[Convolution]:
-    """The convolutions of a bottleneck ResNet; a dilated stage keeps its size."""
-    layers = [Convolution(model, 3, size, 64, 7, 2, 3)]
-    size, channels = size // 4, 64
-    for stage, dilation in enumerate(dilations):
-        width = 64 << stage
-        stride = 2 if stage and dilation == 1 else 1
-        layers += [
-            Convolution(model, channels, size, width, 1),
-            Convolution(model, width, size, width, 3, stride, dilation, dilation),
-            Convolution(model, channels, size, 4 * width, 1, stride),
-        ]
-        size //= stride
-        layers += [
-            Convolution(model, width, size, 4 * width, 1),
-            Convolution(model, 4 * width, size, width, 1),
-            Convolution(model, width, size, width, 3, 1, dilation, dilation),
-        ]
-        channels = 4 * width
-    return layers
-
-
-def vgg_ssd() -> list[Convolution]:
-    """The convolutions of SSD300 with VGG-16."""
-    layers = []
-    stages = [(300, 3, 64, 2), (150, 64, 128, 2), (75, 128, 256, 3), (38, 256, 512, 3),
-              (19, 512, 512, 3)]  # fmt: skip
-    for size, channels, filters, count in stages:
-        for i in range(count):
-            layers.append(Convolution('SSD300', filters if i else channels, size, filters, 3, 1, 1))
-    layers += [
-        Convolution('SSD300', 512, 19, 1024, 3, 1, 6, 6),
-        Convolution('SSD300', 1024, 19, 1024, 1),
-        Convolution('SSD300', 1024, 19, 256, 1),
-        Convolution('SSD300', 256, 19, 512, 3, 2, 1),
-        Convolution('SSD300', 512, 10, 128, 1),
-        Convolution('SSD300', 128, 10, 256, 3, 2, 1),
-        Convolution('SSD300', 256, 5, 128, 1),
-        Convolution('SSD300', 128, 5, 256, 3),
-    ]
-    heads = ((38, 512, 4), (19, 1024, 6), (10, 512, 6), (5, 256, 6), (3, 256, 4))
-    for size, channels, anchors in heads:
-        for outputs in (4, 81):
-            layers.append(Convolution('SSD300', channels, size, anchors * outputs, 3, 1, 1))
-    return layers
-
-
-def deeplab() -> list[Convolution]:
-    """The dilated convolutions of DeepLab, at stride 8."""
-    layers = [layer for layer in resnet(256, (1, 1, 2, 4), 'DeepLab') if layer.dilation > 1]
-    return layers + [Convolution('DeepLab', 2048, 32, 512, 3, 1, r, r) for r in (6, 12, 18, 24)]
-
-
-def distinct(layers: list[Convolution]) -> list[Convolution]:
-    """Each shape once, under the model that has it first."""
-    found = {}
-    for layer in layers:
-        found.setdefault(layer[1:], layer)
-    return list(found.values())
-
-
-def alternate(
-    functions: list[Callable[[], object]], seconds: float, least: int = 5, most: int = 200
-) -> list[float]:
-    """Median milliseconds of functions that take turns."""
-    times: list[list[float]] = [[] for _ in functions]
-    for function in functions:
-        function()
-    end = time.perf_counter() + seconds
-    while len(times[0]) < least or (time.perf_counter() < end and len(times[0]) < most):
-        for function, taken in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            taken.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(t) for t in times]
-
-
-def same(actual: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether two float32 tensors have the same bits."""
-    return torch.equal(actual.view(torch.int32), expected.contiguous().view(torch.int32))
-
-
-def convolution_rows(layer: Convolution, thread_counts: list[int], seconds: float) -> list[dict]:
-    """One row for each thread count and pass."""
-    torch.manual_seed(0)
-    geometry = layer.geometry
-    stride, padding, dilation, groups = geometry
-    x = torch.randn(2, layer.channels, layer.size, layer.size).relu_()
-    weight = torch.randn(layer.filters, layer.channels, layer.kernel, layer.kernel)
-    grad = torch.randn_like(F.conv2d(x, weight, None, *geometry)) * 1e-3
-    bits = RandomBits(1, 0, 2, 3, Role.INPUT)
-    qx, qw, qg = (cpu.quantize(t, 8, bits) for t in (x, weight, grad))
-    exact = {
-        'forward': same(cpu.conv2d(qx, qw, geometry), reference.conv2d(qx, qw, geometry)),
-        'input_grad': same(
-            cpu.conv2d_input_grad(qg, qw, x.shape, geometry),
-            reference.conv2d_input_grad(qg, qw, x.shape, geometry),
-        ),
-        'weight_grad': same(
-            cpu.conv2d_weight_grad(qg, qx, weight.shape, geometry),
-            reference.conv2d_weight_grad(qg, qx, weight.shape, geometry),
-        ),
-    }
-    for tensor, mapped in ((x, qx), (grad, qg)):
-        expected = reference.quantize(tensor, 8, bits)
-        if not torch.equal(mapped.mantissa, expected.mantissa):
-            exact = dict.fromkeys(exact, False)
-
-    def backward(mask: tuple[bool, bool, bool]) -> Callable[[], object]:
-        return lambda: torch.ops.aten.convolution_backward(
-            grad, x, weight, None, stride, padding, dilation, False, (0, 0), groups, mask
-        )
-
-    integer = {
-        'forward': lambda: cpu.conv2d(cpu.quantize(x, 8, bits), qw, geometry),
-        'input_grad': lambda: cpu.conv2d_input_grad(qg, qw, x.shape, geometry),
-        'weight_grad': lambda: cpu.conv2d_weight_grad(qg, qx, weight.shape, geometry),
-    }
-    floating = {
-        'forward': lambda: F.conv2d(x, weight, None, *geometry),
-        'input_grad': backward((True, False, False)),
-        'weight_grad': backward((False, True, False)),
-    }
-    rows = []
-    for threads in thread_counts:
-        torch.set_num_threads(threads)
-        (mapping,) = alternate([lambda: cpu.quantize(grad, 8, bits)], seconds / 4)
-        for name in PASSES:
-            int8_ms, float_ms = alternate([integer[name], floating[name]], seconds)
-            if name != 'forward':
-                int8_ms += mapping / 2
-            rows.append(
-                row('conv2d', f'{layer.model} {layer}', name, threads, int8_ms, float_ms,
-                    exact[name])
-            )  # fmt: skip
-    return rows
-
-
-def gemm_rows(size: int, thread_counts: list[int], seconds: float) -> list[dict]:
-    """One row for each thread count."""
-    torch.manual_seed(0)
-    a8, b8 = (torch.randint(-127, 128, (size, size), dtype=torch.int8) for _ in range(2))
-    a, b = (FixedPoint(t, torch.tensor(-7, dtype=torch.int32), 8) for t in (a8, b8))
-    a32, b32 = torch.randn(size, size), torch.randn(size, size)
-    exact = same(cpu.matmul(a, b), reference.matmul(a, b))
-    rows = []
-    for threads in thread_counts:
-        torch.set_num_threads(threads)
-        functions = [lambda: cpu.matmul(a, b), lambda: a32 @ b32]
-        session = onnx_matmul(size, threads)
-        if session:
-            u8 = [(t.to(torch.int16) + 128).to(torch.uint8).numpy() for t in (a8, b8)]
-            functions.append(lambda s=session, u=u8: s.run(None, {'a': u[0], 'b': u[1]}))
-        int8_ms, float_ms, *onnx_ms = alternate(functions, seconds)
-        made = row('gemm', f'{size}x{size}x{size}', 'forward', threads, int8_ms, float_ms, exact)
-        if onnx_ms:
-            made['onnxruntime_ms'] = round(onnx_ms[0], 4)
-        rows.append(made)
-    return rows
-
-
-def onnx_matmul(size: int, threads: int) -> object | None:
-    """A session of ONNX Runtime with one `MatMulInteger` of u8 by u8, zero points 128."""
-    try:
-        import onnxruntime
-        from onnx import TensorProto, helper
-    except ImportError:
-        return None
-    matrix = [size, size]
-    zero = [helper.make_tensor(n, TensorProto.UINT8, [], [128]) for n in ('za', 'zb')]
-    graph = helper.make_graph(
-        [helper.make_node('MatMulInteger', ['a', 'b', 'za', 'zb'], ['c'])],
-        'g',
-        [helper.make_tensor_value_info(n, TensorProto.UINT8, matrix) for n in ('a', 'b')],
-        [helper.make_tensor_value_info('c', TensorProto.INT32, matrix)],
-        zero,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=['CPUExecutionProvider']
-    )
-
-
-def row(
-    op: str, shape: str, name: str, threads: int, int8_ms: float, float_ms: float, exact: bool
-) -> dict:
-    """One result as the JSON file has it."""
-    return {
-        'op': op, 'shape': shape, 'pass': name, 'threads': threads, 'int8_ms': round(int8_ms, 4),
-        'float_ms': round(float_ms, 4), 'ratio': round(float_ms / int8_ms, 3), 'exact': exact,
-    }  # fmt: skip
-
-
-def mean(ratios: list[float]) -> float:
-    """Geometric mean."""
-    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
-
-
-def show(rows: list[dict]) -> None:
-    """A line for each shape and thread count, then the geometric means."""
-    for made in rows:
-        onnx = f'  ONNX Runtime {made["onnxruntime_ms"]:.2f}' if 'onnxruntime_ms' in made else ''
-        print(
-            f'{made["op"]:7}{made["shape"]:48}{made["pass"]:12}{made["threads"]:2} threads '
-            f'{made["int8_ms"]:9.2f} ms, float {made["float_ms"]:9.2f} ms, {made["ratio"]:5.2f} '
-            f'times as fast{"" if made["exact"] else "  NOT EXACT"}{onnx}',
-            flush=True,
-        )
-
-
-def summary(rows: list[dict]) -> None:
-    """Geometric means and the slowest."""
-    for threads in sorted({made['threads'] for made in rows}):
-        for op in ('gemm', 'conv2d'):
-            part = [r for r in rows if r['threads'] == threads and r['op'] == op]
-            if not part:
-                continue
-            line = f'{op}, {threads} threads: {mean([r["ratio"] for r in part]):.2f} times float'
-            if op == 'conv2d':
-                for name in PASSES:
-                    ratios = [r['ratio'] for r in part if r['pass'] == name]
-                    line += f', {name} {mean(ratios):.2f}'
-                by_model = sorted({r['shape'].split()[0] for r in part})
-                for model in by_model:
-                    ratios = [r['ratio'] for r in part if r['shape'].startswith(model)]
-                    line += f', {model} {mean(ratios):.2f}'
-            else:
-                onnx = [r['onnxruntime_ms'] / r['int8_ms'] for r in part if 'onnxruntime_ms' in r]
-                if onnx:
-                    line += f', {mean(onnx):.2f} times ONNX Runtime'
-            slowest = min(part, key=lambda r: r['ratio'])
-            below = sum(r['ratio'] < 0.9 for r in part)
-            print(f'{line}; lowest {slowest["ratio"]:.2f} ({slowest["shape"]} {slowest["pass"]}), '
-                  f'{below} of {len(part)} below 0.9')  # fmt: skip
-    wrong = sum(not made['exact'] for made in rows)
-    print('all results are exact' if not wrong else f'{wrong} results are NOT EXACT')
-
-
-def ops(args: argparse.Namespace) -> None:
-    """The sub-command `ops`."""
-    threads = [int(t) for t in args.threads.split(',')]
-    layers = distinct(resnet(320) + vgg_ssd() + deeplab())
-    sizes = GEMM_SIZES
-    if args.quick:
-        layers, sizes = layers[::4], GEMM_SIZES[:3]
-    print(f'{platform.processor() or platform.machine()}, level {cpu.level()}, PyTorch '
-          f'{torch.__version__}')  # fmt: skip
-    rows = []
-    for work in [lambda s=s: gemm_rows(s, threads, args.seconds) for s in sizes] + [
-        lambda c=c: convolution_rows(c, threads, args.seconds) for c in layers
-    ]:
-        made = work()
-        show(made)
-        rows += made
-    summary(rows)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(rows, file, indent=1)
+from pathlib import Path
 
 
 def main() -> None:
@@ -331,8 +21,36 @@ def main() -> None:
     command.add_argument('--quick', action='store_true', help='fewer shapes')
     command.add_argument('--seconds', type=float, default=1.0, help='for each comparison')
     command.set_defaults(run=ops)
+    command = commands.add_parser('train', help='whole training steps of a config')
+    command.add_argument('--config', required=True, help='a file, or package::path')
+    command.add_argument('--json', metavar='FILE', help='write the results here')
+    command.add_argument('--batch', type=int, default=2, help='images')
+    command.add_argument('--size', type=int, nargs=2, default=(320, 320), help='height and width')
+    command.add_argument('--repeats', type=int, default=5, help='steps of each kind')
+    command.add_argument('--threads', type=int, default=2)
+    command.add_argument('--bits', type=int, default=8)
+    command.set_defaults(run=train)
     args = parser.parse_args()
     args.run(args)
+
+
+def ops(args: argparse.Namespace) -> None:
+    """Convolutions and matrix products."""
+    import benchmark_ops
+
+    benchmark_ops.ops(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Training steps."""
+    import benchmark_train
+
+    result = benchmark_train.run(
+        args.config, args.batch, tuple(args.size), args.repeats, args.threads, args.bits
+    )
+    print(json.dumps(result, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':

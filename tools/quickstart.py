@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, nargs=2, metavar=('TRAIN', 'VAL'), default=(800, 200))
     parser.add_argument('--epochs', type=int, default=6)
     args = parser.parse_args()
+    args.work_dir, args.data_root = args.work_dir.resolve(), args.data_root.resolve()
 
     run(
         'tools/make_digits.py',
@@ -55,8 +57,10 @@ def main() -> None:
 
 
 def run(script: str, *arguments: str) -> None:
-    """Runs one of our tools; its failure ends this one."""
-    code = subprocess.run([sys.executable, script, *arguments], cwd=ROOT).returncode
+    """Runs one of our tools, on the CPU; its failure ends this one."""
+    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, script, *arguments]
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
     if code:
         raise SystemExit(f'{script} {" ".join(arguments)} failed with exit code {code}: see above')
 

@@ -7,5 +7,5 @@ ruff check .
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi
-python -m pytest -q -m 'not slow and not gpu'
-python -m pytest -q -m 'slow and not gpu'
+python -m pytest -q -m 'not slow and not exhaustive and not gpu'
+python -m pytest -q -m 'slow and not exhaustive and not gpu'

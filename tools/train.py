@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmint  # noqa: F401  configs may inherit mmint::_base_/int8.py
+from mmint.hooks.int_optim_wrapper import mixed_precision
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,10 +61,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = build_config(args)
     if args.amp and cfg.get('runner_type') == 'IntRunner':
-        raise SystemExit(
-            f'--amp was given with the integer config {args.config}, integer training needs no '
-            'mixed precision: leave it out'
-        )
+        raise SystemExit(mixed_precision(cfg.optim_wrapper.type))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()
 

@@ -27,6 +27,7 @@ def backend_for(device: torch.device) -> ModuleType:
     Raises:
         ValueError: if the variable names no backend, or one that does not run on this device.
         RuntimeError: if there is no backend for this device.
+        ImportError: if the variable names a backend that is not built.
     """
     return _select(device.type, os.environ.get(VARIABLE))
 
@@ -43,21 +44,18 @@ def _select(device_type: str, wish: str | None) -> ModuleType:
     if device_type != 'cpu':
         raise RuntimeError(
             f'a tensor on a {device_type!r} device was given, this version has integer kernels for '
-            f'"cpu": move the model to the CPU, or set {VARIABLE}=reference (slow)'
+            f'"cpu": run with an empty CUDA_VISIBLE_DEVICES, or set {VARIABLE}=reference (slow)'
         )
     from . import cpu
 
-    if cpu.available():
-        return cpu
-    if wish == 'cpu':
-        raise RuntimeError(
-            f'{VARIABLE}=cpu was given, but the C kernels are not built: install a C compiler and '
-            'run `pip install --force-reinstall --no-deps .` in the mmint checkout'
+    try:
+        cpu.level()
+    except ImportError as error:
+        if wish == 'cpu':
+            raise
+        warnings.warn(
+            f'mmint runs on its reference backend, many times slower than float: {error}',
+            stacklevel=2,
         )
-    warnings.warn(
-        'mmint runs on its reference backend, which is many times slower than float, because its C '
-        'kernels are not built: install a C compiler and run '
-        '`pip install --force-reinstall --no-deps .` in the mmint checkout',
-        stacklevel=2,
-    )
-    return reference
+        return reference
+    return cpu

@@ -15,10 +15,9 @@ class Geometry(NamedTuple):
 
 
 class Pooling(NamedTuple):
-    """Of a pooling layer."""
+    """Of a pooling layer: kernel, stride, padding (at most half the kernel), rounding up."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
-    dilation: tuple[int, int]
     ceil_mode: bool

@@ -11,6 +11,14 @@ from torch.optim import Optimizer
 from ..optim import IntSGD
 
 
+def mixed_precision(wrapper: str) -> str:
+    """The error for an optimizer wrapper of mixed precision."""
+    return (
+        f'the config has integer layers and the optimizer wrapper {wrapper}, integer training '
+        'needs no mixed precision: leave out --amp, or inherit no integer base config'
+    )
+
+
 @OPTIM_WRAPPERS.register_module()
 class IntOptimWrapper(OptimWrapper):
     """`mmengine.optim.OptimWrapper` for `IntSGD`; it takes the same arguments.

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..optim import IntSGD
+from .int_optim_wrapper import mixed_precision
 
 IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
 AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
@@ -71,10 +72,7 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     wrapper = cfg.get('optim_wrapper') or {}
     wrapper_type = _type_name(wrapper) or 'OptimWrapper'
     if wrapper_type in AMP_WRAPPERS:
-        raise ValueError(
-            f'the config has integer layers and the optimizer wrapper {wrapper_type}, integer '
-            'training needs no mixed precision: leave out --amp, or inherit no integer base config'
-        )
+        raise ValueError(mixed_precision(wrapper_type))
     optimizer = wrapper.get('optimizer')
     if wrapper_type == 'OptimWrapper' and _type_name(optimizer) == 'SGD':
         wrapper['type'] = 'IntOptimWrapper'

@@ -9,6 +9,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
@@ -17,6 +18,7 @@ from ..convert import DEFAULT_BITS, convert, format_report
 from ..numerics import current_run
 from ..ops.checkpoint import make_checkpoint_replay
 from ..optim import IntSGD
+from .int_optim_wrapper import mixed_precision
 
 
 @HOOKS.register_module()
@@ -50,7 +52,13 @@ class IntTrainingHook(Hook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Tells the optimizer the parameters' names."""
+        """Tells the optimizer the parameters' names.
+
+        Raises:
+            ValueError: if the run uses mixed precision.
+        """
+        if isinstance(runner.optim_wrapper, AmpOptimWrapper):
+            raise ValueError(mixed_precision(type(runner.optim_wrapper).__name__))
         optimizer = runner.optim_wrapper.optimizer
         if isinstance(optimizer, IntSGD):
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model

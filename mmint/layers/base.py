@@ -65,12 +65,28 @@ class IntLayer(nn.Module):
         self._mapped = (state, mapped) if lasts else None
         return mapped
 
-    def check_input(self, x: Tensor) -> None:
-        """Raises ValueError if ``x`` is not on the weight's device."""
+    def check_input(self, x: Tensor, dims: tuple[int, ...], channel_dim: int, size: int) -> None:
+        """Checks the input's device, number of dimensions and channels.
+
+        Raises:
+            ValueError: if ``x`` is not on the weight's device, has none of the numbers of
+                dimensions ``dims``, or other than ``size`` channels.
+        """
         if x.device != self.weight.device:
             raise ValueError(
                 f'{self.site.name} was given an input on {x.device}, one on {self.weight.device}, '
                 'where its weight is, is accepted: move one of them with .to(device)'
+            )
+        if (dims and x.dim() not in dims) or x.dim() < -channel_dim:
+            wanted = ' or '.join(map(str, dims)) or 'at least 1'
+            raise ValueError(
+                f'{self.site.name} was given an input of shape {tuple(x.shape)}, one of {wanted} '
+                'dimensions is accepted: reshape it'
+            )
+        if x.shape[channel_dim] != size:
+            raise ValueError(
+                f'{self.site.name} was given an input of shape {tuple(x.shape)}, {size} is '
+                f'accepted in dimension {channel_dim}: check the layer before it'
             )
 
     def __getstate__(self) -> dict[str, Any]:

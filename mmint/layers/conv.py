@@ -19,7 +19,7 @@ class IntConv2d(IntLayer, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.Conv2d`."""
-        self.check_input(x)
+        self.check_input(x, (3, 4), -3, self.in_channels)
         if x.dim() == 3:
             return self.forward(x[None])[0]
         padding = self.padding
@@ -36,7 +36,7 @@ class IntConvTranspose2d(IntLayer, nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """See `torch.nn.ConvTranspose2d`."""
-        self.check_input(x)
+        self.check_input(x, (3, 4), -3, self.in_channels)
         if x.dim() == 3:
             return self.forward(x[None], output_size)[0]
         output_padding = self._output_padding(

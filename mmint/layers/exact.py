@@ -29,7 +29,11 @@ class CompactMaxPool2d(nn.MaxPool2d):
         """See `torch.nn.MaxPool2d`."""
         kernel = _pair(self.kernel_size)
         stock = self.return_indices or x.dim() != 4 or kernel[0] * kernel[1] > MAX_WINDOW
-        if stock or not (x.requires_grad and x.dtype == torch.float32):
+        stock |= _pair(self.dilation) != (
+            1,
+            1,
+        )  # such a window may have no element inside the image
+        if stock or not (x.requires_grad and torch.is_grad_enabled() and x.dtype == torch.float32):
             return super().forward(x)
-        others = (_pair(value) for value in (self.stride, self.padding, self.dilation))
-        return exact.max_pool2d(x, Pooling(kernel, *others, self.ceil_mode))
+        pooling = Pooling(kernel, _pair(self.stride), _pair(self.padding), self.ceil_mode)
+        return exact.max_pool2d(x, pooling)

@@ -17,5 +17,5 @@ class IntLinear(IntLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.Linear`."""
-        self.check_input(x)
+        self.check_input(x, (), -1, self.in_features)
         return linear(x, self.weight, self.mapped_weight(), self.bias, self.mapper())

@@ -190,7 +190,13 @@ def provide_mmcv_ops() -> tuple[str, ...]:
         return ()
     if importlib.util.find_spec(NAME) is not None:
         return ()
-    import torchvision  # noqa: F401  (registers torch.ops.torchvision)
+    try:
+        import torchvision  # noqa: F401  (registers torch.ops.torchvision)
+    except ImportError as error:
+        raise ImportError(
+            f'mmcv has no compiled operators and torchvision, which provides them, is missing '
+            f'({error}): install the torchvision that goes with this PyTorch, or a full mmcv'
+        ) from error
     from mmengine.logging import print_log
 
     spec = importlib.machinery.ModuleSpec(NAME, _Loader(), origin='mmint')

@@ -72,6 +72,7 @@ class _Conv2d(torch.autograd.Function):
         geometry: Geometry,
         mapper: Mapper,
     ) -> Tensor:
+        _check_fits(x, weight, geometry, mapper)
         mapped_x = mapper(x, Role.INPUT)
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry = mapper, geometry
@@ -132,3 +133,14 @@ class _ConvTranspose2d(torch.autograd.Function):
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
             None, None, None, None,
         )  # fmt: skip
+
+
+def _check_fits(x: Tensor, weight: Tensor, geometry: Geometry, mapper: Mapper) -> None:
+    """Raises ValueError if the padded input is smaller than the dilated kernel."""
+    for i in (0, 1):
+        reach = geometry.dilation[i] * (weight.shape[2 + i] - 1) + 1
+        if x.shape[2 + i] + 2 * geometry.padding[i] < reach:
+            raise ValueError(
+                f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, with its '
+                f'padding at least {reach} in dimension {2 + i} is accepted: use larger images'
+            )

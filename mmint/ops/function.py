@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..backends import NonFiniteError
@@ -28,6 +29,11 @@ def add_bias(product: Callable[..., Tensor], bias: Tensor | None, mapper: Mapper
     """Calls ``product``, with the bias and its random bits where there is one."""
     if bias is None:
         return product()
+    if bias.dtype != torch.float32:
+        raise TypeError(
+            f'{mapper.site.name} was given a bias of {bias.dtype}, torch.float32 is accepted: '
+            'convert the model with .float()'
+        )
     try:
         return product(bias=bias.detach(), random=mapper.random(Role.BIAS))
     except NonFiniteError:

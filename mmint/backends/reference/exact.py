@@ -36,11 +36,11 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
 
     The place is ``row * kernel width + column`` as uint8; of equal elements the first counts.
     """
-    out, index = F.max_pool2d(x, *pooling, return_indices=True)
+    kernel, stride, padding, ceil_mode = pooling
+    out, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil_mode, return_indices=True)
     top, left = _corners(out.shape, pooling, x.device)
-    row = (index // x.shape[3] - top) // pooling.dilation[0]
-    column = (index % x.shape[3] - left) // pooling.dilation[1]
-    return out, (row * pooling.kernel[1] + column).to(torch.uint8)
+    row, column = index // x.shape[3] - top, index % x.shape[3] - left
+    return out, (row * kernel[1] + column).to(torch.uint8)
 
 
 def max_pool2d_grad(
@@ -48,12 +48,13 @@ def max_pool2d_grad(
 ) -> Tensor:
     """Gradient of `max_pool2d` for its input; overlapping windows add in row-major order."""
     top, left = _corners(grad.shape, pooling, grad.device)
+    kernel, stride, padding, ceil_mode = pooling
     place = place.to(torch.int64)
-    row = top + place // pooling.kernel[1] * pooling.dilation[0]
-    column = left + place % pooling.kernel[1] * pooling.dilation[1]
-    index = row * input_size[3] + column
+    index = (top + place // kernel[1]) * input_size[3] + left + place % kernel[1]
     x = grad.new_empty(1).expand(input_size)  # PyTorch asks for it and reads its size only
-    return torch.ops.aten.max_pool2d_with_indices_backward(grad, x, *pooling, index)
+    return torch.ops.aten.max_pool2d_with_indices_backward(
+        grad, x, kernel, stride, padding, (1, 1), ceil_mode, index
+    )
 
 
 def _corners(size: torch.Size, pooling: Pooling, device: torch.device) -> tuple[Tensor, Tensor]:
