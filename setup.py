@@ -39,13 +39,6 @@ class BuildKernels(build_ext):
                 file=sys.stderr,
             )
 
-    def copy_extensions_to_source(self) -> None:
-        """Copies what was built, for an editable install."""
-        built = [e for e in self.extensions if Path(self.get_ext_fullpath(e.name)).exists()]
-        self.extensions, extensions = built, self.extensions
-        super().copy_extensions_to_source()
-        self.extensions = extensions
-
 
 class BuildPackage(build_py):
     """Adds mmint/.mim with the configs and tools, or links to them in an editable install."""
@@ -97,6 +90,7 @@ setup(
             depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / KERNELS).glob('*.h')),
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
+            optional=True,
         )
     ],
     cmdclass={'build_ext': BuildKernels, 'build_py': BuildPackage},
