@@ -44,7 +44,8 @@ def digits_config(name, kind, digits, tmp_path):
     cfg.default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
     cfg.log_processor = dict(by_epoch=False)
     cfg.model.backbone.init_cfg = None
-    cfg.model.pretrained = None
+    if 'pretrained' in cfg.model:
+        cfg.model.pretrained = None
     cfg.randomness = dict(seed=0)
     cfg.work_dir = str(tmp_path)
     cfg.load_from = None
@@ -72,11 +73,12 @@ def train(cfg):
 def test_a_stock_model_trains_in_integers(name, kind, digits, tmp_path):
     cfg = digits_config(name, kind, digits, tmp_path)
     if name.startswith('ssd'):
+        # mmdet's own SSDHead cannot predict: it lacks the `loss_cls` that its base class reads.
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         cfg.model.bbox_head.num_classes = 10
-        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            for step in loader.dataset.pipeline:
-                if step.type == 'Resize':
-                    step.update(scale=(300, 300), keep_ratio=False)
+        for step in cfg.train_dataloader.dataset.pipeline:
+            if step.type == 'Resize':
+                step.update(scale=(300, 300), keep_ratio=False)
     runner = train(cfg)
     history, _ = runner.message_hub.get_scalar('train/loss').data
     assert len(history) == ITERATIONS
