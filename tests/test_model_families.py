@@ -40,7 +40,6 @@ def digits_config(name, kind, digits, tmp_path):
     if kind == 'detection':
         cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = f'{digits}/annotations/val.json'
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=ITERATIONS, val_interval=ITERATIONS)
-    cfg.param_scheduler = []
     cfg.default_hooks = dict(logger=dict(type='LoggerHook', interval=1))
     cfg.log_processor = dict(by_epoch=False)
     cfg.model.backbone.init_cfg = None
