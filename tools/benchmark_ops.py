@@ -1,7 +1,7 @@
 """`benchmark.py ops`: integer kernels beside PyTorch's float32 ones, in one run, on this machine.
 
 `ops` takes every distinct convolution of ResNet-50 at 2x3x320x320, of SSD300 with VGG-16 at
-2x3x300x300 and of DeepLab (ResNet-101 stages dilated by 2 and 4, and ASPP with rates 6 to 24) at
+2x3x300x300 and of DeepLab (ResNet-101 stages dilated by 2 and 4, and ASPP with rates 6 to 36) at
 2x3x256x256, and square matrix products. The integer and the float operation alternate, and medians
 are compared. Convolutions include the mapping: `forward` maps its input, `input_grad` and
 `weight_grad` share one mapped gradient, so that half of its time is counted with each; weights are
@@ -96,8 +96,10 @@ def vgg_ssd() -> list[Convolution]:
         Convolution('SSD300', 128, 10, 256, 3, 2, 1),
         Convolution('SSD300', 256, 5, 128, 1),
         Convolution('SSD300', 128, 5, 256, 3),
+        Convolution('SSD300', 256, 3, 128, 1),
+        Convolution('SSD300', 128, 3, 256, 3),
     ]
-    heads = ((38, 512, 4), (19, 1024, 6), (10, 512, 6), (5, 256, 6), (3, 256, 4))
+    heads = ((38, 512, 4), (19, 1024, 6), (10, 512, 6), (5, 256, 6), (3, 256, 4), (1, 256, 4))
     for size, channels, anchors in heads:
         for outputs in (4, 81):
             layers.append(Convolution('SSD300', channels, size, anchors * outputs, 3, 1, 1))
@@ -107,7 +109,7 @@ def vgg_ssd() -> list[Convolution]:
 def deeplab() -> list[Convolution]:
     """The dilated convolutions of DeepLab, at stride 8."""
     layers = [layer for layer in resnet(256, (1, 1, 2, 4), 'DeepLab') if layer.dilation > 1]
-    return layers + [Convolution('DeepLab', 2048, 32, 512, 3, 1, r, r) for r in (6, 12, 18, 24)]
+    return layers + [Convolution('DeepLab', 2048, 32, 512, 3, 1, r, r) for r in (6, 12, 18, 24, 36)]
 
 
 def distinct(layers: list[Convolution]) -> list[Convolution]:
