@@ -11,22 +11,40 @@ from torch import nn
 from .layers import (
     CompactMaxPool2d,
     CompactReLU,
+    IntBatchNorm1d,
+    IntBatchNorm2d,
     IntConv2d,
     IntConvTranspose2d,
+    IntGroupNorm,
     IntLayer,
+    IntLayerNorm,
     IntLinear,
+    IntSyncBatchNorm,
 )
 from .layers.base import DEFAULT_BITS
 from .numerics import Site, check_bits
+from .ops.scope import ForwardScope
 
-# Only these very classes are converted: a subclass may compute something else.
-INTEGER_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+# Only these very classes are converted: a subclass may compute something else. A class whose
+# library need not be imported is there by its qualified name.
+INTEGER_LAYERS: dict[type[nn.Module] | str, type[nn.Module]] = {
     nn.Conv2d: IntConv2d,
     nn.ConvTranspose2d: IntConvTranspose2d,
     nn.Linear: IntLinear,
+    nn.BatchNorm1d: IntBatchNorm1d,
+    nn.BatchNorm2d: IntBatchNorm2d,
+    nn.SyncBatchNorm: IntSyncBatchNorm,
+    nn.GroupNorm: IntGroupNorm,
+    nn.LayerNorm: IntLayerNorm,
     nn.ReLU: CompactReLU,
     nn.MaxPool2d: CompactMaxPool2d,
 }
+
+# What has a forward pass to make integer, though no parameters.
+POOLING = nn.AvgPool2d, nn.AdaptiveAvgPool2d
+
+# Modules whose own forward pass holds losses and box coding; what lies inside them is converted.
+FLOAT_FORWARD: set[type[nn.Module]] = set()
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,9 @@ def convert(
     ReLU and max pooling are exact already; they become layers that keep less for the backward pass.
 
     A module stays the same object, with the same parameters, buffers, hooks and state_dict keys;
-    only its class changes. So layers that a model shares between two places stay shared.
+    only its class changes. So layers that a model shares between two places stay shared. A module
+    with layers inside keeps its class too and gets a `mmint.ops.scope.ForwardScope`, in which the
+    additions, products, attention and average pooling of its own code are integer.
 
     Args:
         model: any PyTorch model.
@@ -66,7 +86,8 @@ def convert(
         One entry for each module that was converted or has parameters of its own, in order.
 
     Raises:
-        ValueError: if bits are not in 4..16, or a pattern matches no module; nothing is converted.
+        ValueError: if bits are not in 4..16, a pattern matches no module, or a layer's settings
+            have no integer counterpart; nothing is converted.
     """
     layer_bits = dict(layer_bits or {})
     for width in (bits, *layer_bits.values()):
@@ -81,18 +102,25 @@ def convert(
                 f'the pattern {pattern!r} was given, which matches no module: use names like those '
                 f'in model.named_modules(), which begin with {some}'
             )
+    plan = {}
+    for module, aliases in names.items():
+        chosen = _chosen(aliases, include, exclude)
+        plan[module] = _integer_class(type(module)) if chosen else None
+        if plan[module] is not None and issubclass(plan[module], IntLayer):
+            plan[module].check(module)
     report = []
     for number, (module, aliases) in enumerate(names.items()):
-        before = type(module).__name__
-        chosen = _matches(aliases, *include) and not _matches(aliases, *exclude)
-        becomes = INTEGER_LAYERS.get(type(module)) if chosen else None
+        before, becomes = type(module).__name__, plan[module]
         if becomes is not None:
             module.__class__ = becomes
         if isinstance(module, IntLayer):
             if becomes is not None:
-                widths = [w for pattern, w in layer_bits.items() if _matches(aliases, pattern)]
-                module.make_integer([bits, *widths][-1])
+                module.make_integer(_width(aliases, bits, layer_bits))
             module.site = Site(aliases[0], number)
+        elif _has_operations(module):
+            chosen = _chosen(aliases, include, exclude)
+            width = _width(aliases, bits, layer_bits) if chosen else None
+            module.forward = ForwardScope(module, Site(aliases[0], number), width)
         after = type(module).__name__
         width = module.bits if isinstance(module, IntLayer) else None
         own = sum(p.numel() for p in module.parameters(recurse=False))
@@ -122,6 +150,31 @@ def format_report(report: Sequence[Converted]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return '\n'.join(line.rstrip() for line in lines)
+
+
+def _integer_class(stock: type[nn.Module]) -> type[nn.Module] | None:
+    """What a module of class ``stock`` becomes, None if it stays."""
+    return INTEGER_LAYERS.get(stock) or INTEGER_LAYERS.get(
+        f'{stock.__module__}.{stock.__qualname__}'
+    )
+
+
+def _chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> bool:
+    return _matches(names, *include) and not _matches(names, *exclude)
+
+
+def _width(names: Sequence[str], bits: int, layer_bits: Mapping[str, int]) -> int:
+    return [bits, *(w for pattern, w in layer_bits.items() if _matches(names, pattern))][-1]
+
+
+def _has_operations(module: nn.Module) -> bool:
+    """Whether a module's own code may compute what an integer operation replaces."""
+    return (
+        type(module) not in INTEGER_LAYERS.values()
+        and type(module).forward is not nn.Module.forward
+        and not isinstance(module, tuple(FLOAT_FORWARD))
+        and (isinstance(module, POOLING) or any(True for _ in module.parameters()))
+    )
 
 
 def _matches(names: Sequence[str], *patterns: str) -> bool:

@@ -6,66 +6,21 @@ import random as rng
 
 import pytest
 import torch
+from comparison import (
+    BITS,
+    Comparison,
+    any_float32,
+    assert_same,
+    assert_same_fixed_point,
+    mantissas,
+    pattern,
+)
 
 from mmint.backends import Geometry, NonFiniteError, cpu, reference
-from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
+from mmint.numerics import FixedPoint
 
+check = Comparison(cpu, int)
 pytestmark = pytest.mark.skipif(not cpu.available(), reason='the C kernels are not built')
-
-BITS = RandomBits(seed=7, rank=1, layer=3, iteration=11, role=Role.INPUT, call=2)
-
-
-@pytest.fixture(params=cpu.levels() if cpu.available() else [])
-def level(request):
-    """Every instruction set that this machine has."""
-    before = cpu.level()
-    cpu.use_level(request.param)
-    yield request.param
-    cpu.use_level(before)
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-def pattern(x):
-    return x.contiguous().view(torch.int32)
-
-
-def assert_same(actual, expected):
-    assert actual.dtype == expected.dtype == torch.float32
-    assert actual.shape == expected.shape
-    assert actual.is_contiguous()
-    assert torch.equal(pattern(actual), pattern(expected))
-
-
-def assert_same_fixed_point(actual, expected):
-    assert actual.mantissa.dtype == expected.mantissa.dtype
-    assert torch.equal(actual.mantissa, expected.mantissa)
-    assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
-    assert int(actual.exponent) == int(expected.exponent)
-    assert actual.bits == expected.bits
-
-
-def mantissas(shape, bits, exponent=-9, extreme=False):
-    most = (1 << bits - 1) - 1
-    if extreme:
-        mantissa = torch.full(shape, most)
-    else:
-        mantissa = torch.randint(-most, most + 1, shape)
-    mantissa = mantissa.to(mantissa_dtype(bits))
-    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
-
-
-def any_float32(shape):
-    """Any finite bit pattern: every exponent, subnormals, both zeros."""
-    x = torch.randint(-(2**31), 2**31, shape).to(torch.int32)
-    x = torch.where((x >> 23 & 0xFF) == 0xFF, x & 0x7FFFFF, x)
-    return x.view(torch.float32)
 
 
 # ---- mapping ----
@@ -197,12 +152,12 @@ def check_convolution(
         x = x._replace(mantissa=x.mantissa.contiguous(memory_format=torch.channels_last))
     for bias, random in ((None, None), (bias_scale, None), (bias_scale, BITS)):
         b = None if bias is None else torch.randn(weight_shape[0]) * bias
-        assert_same(
+        check.assert_same_with_top(
             cpu.conv2d(x, weight, geometry, b, random),
             reference.conv2d(x, weight, geometry, b, random),
         )
         b = None if bias is None else torch.randn(x_shape[1]) * bias
-        assert_same(
+        check.assert_same_with_top(
             cpu.conv2d_input_grad(grad, weight, x_shape, geometry, b, random),
             reference.conv2d_input_grad(grad, weight, x_shape, geometry, b, random),
         )
@@ -277,7 +232,7 @@ def test_convolution_of_zeros(level):
     weight = mantissas((3, 4, 3, 3), 8)
     geometry = Geometry(padding=(1, 1))
     bias = torch.tensor([1.0, -0.0, 1e-42])
-    assert_same(
+    check.assert_same_with_top(
         cpu.conv2d(zeros, weight, geometry, bias, BITS),
         reference.conv2d(zeros, weight, geometry, bias, BITS),
     )
@@ -287,7 +242,7 @@ def test_convolution_of_zeros(level):
             cpu.conv2d_input_grad(grad, weight, (2, 4, 5, 5), geometry, bias, BITS)
     a, b = mantissas((4, 0), 8), mantissas((0, 3), 8)
     for bias in (None, torch.randn(3)):
-        assert_same(cpu.matmul(a, b, bias, BITS), reference.matmul(a, b, bias, BITS))
+        check.assert_same_with_top(cpu.matmul(a, b, bias, BITS), reference.matmul(a, b, bias, BITS))
 
 
 def test_empty_convolution(level):
@@ -306,7 +261,7 @@ def test_long_sums(level, sign):
     for depth in (133_144, 133_146, 300_001):
         a, b = mantissas((2, depth), 8, extreme=True), mantissas((depth, 3), 8, extreme=True)
         a = a._replace(mantissa=sign * a.mantissa)
-        assert_same(cpu.matmul(a, b), reference.matmul(a, b))
+        check.assert_same_with_top(cpu.matmul(a, b), reference.matmul(a, b))
     grad = mantissas((2, 3, 300, 300), 8, extreme=True)
     x = mantissas((2, 2, 302, 302), 8, extreme=True)
     x = x._replace(mantissa=sign * x.mantissa)
@@ -322,7 +277,9 @@ def test_long_sums(level, sign):
         mantissas((1, 15000, 3, 3), 8, extreme=True),
         mantissas((2, 15000, 3, 3), 8, extreme=True),
     )
-    assert_same(cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry()))
+    check.assert_same_with_top(
+        cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry())
+    )
 
 
 @pytest.mark.parametrize('bits', [(8, 8), (4, 8), (12, 12), (16, 16), (8, 16)])
@@ -334,7 +291,52 @@ def test_matmul(level, bits):
             a = strided(mantissas((m, k), bits[0]), a_view)
             b = strided(mantissas((k, n), bits[1]), b_view)
             for bias, random in ((None, None), (torch.randn(n) if n else None, BITS)):
-                assert_same(cpu.matmul(a, b, bias, random), reference.matmul(a, b, bias, random))
+                check.assert_same_with_top(
+                    cpu.matmul(a, b, bias, random), reference.matmul(a, b, bias, random)
+                )
+
+
+@pytest.mark.parametrize('bits', [(8, 8), (16, 8)])
+@pytest.mark.parametrize('count', [1, 3, 7])
+def test_batched_matmul(level, bits, count):
+    """Attention's products: query-key, attention-value, and both gradients of each."""
+    torch.manual_seed(0)
+    for m, k, n in ((50, 16, 33), (33, 50, 16), (1, 5, 1), (7, 600, 18), (4, 0, 5), (0, 4, 5)):
+        for turn_a, turn_b in itertools.product((False, True), repeat=2):
+            a = mantissas((count, k, m) if turn_a else (count, m, k), bits[0])
+            b = mantissas((count, n, k) if turn_b else (count, k, n), bits[1])
+            if turn_a:
+                a = a._replace(mantissa=a.mantissa.mT)
+            if turn_b:
+                b = b._replace(mantissa=b.mantissa.mT)
+            for bias in (None, torch.randn(n)):
+                check.assert_same_with_top(
+                    cpu.matmul(a, b, bias, BITS), reference.matmul(a, b, bias, BITS)
+                )
+
+
+def test_batched_matmul_of_any_layout(threads):
+    """Heads split from one projection, a batch that is broadcast, several leading dimensions."""
+    qkv = mantissas((2, 37, 3, 5, 8), 8)
+    q, k, v = (
+        qkv._replace(mantissa=t) for t in qkv.mantissa.permute(2, 0, 3, 1, 4).unbind()
+    )  # (2, 5, 37, 8)
+    scores = k._replace(mantissa=k.mantissa.mT)
+    check.assert_same_with_top(cpu.matmul(q, scores), reference.matmul(q, scores))
+    shared = mantissas((37, 4), 8)
+    shared = shared._replace(mantissa=shared.mantissa.expand(2, 5, 37, 4))
+    turned = v._replace(mantissa=v.mantissa.mT)
+    check.assert_same_with_top(cpu.matmul(turned, shared), reference.matmul(turned, shared))
+
+
+def test_matmul_of_unequal_batches(level):
+    with pytest.raises(ValueError, match=r'\(3, 4, N\)'):
+        cpu.matmul(mantissas((3, 5, 4), 8), mantissas((2, 4, 6), 8))
+
+
+def test_long_batched_sums(level):
+    a, b = mantissas((4, 2, 133_146), 8, extreme=True), mantissas((4, 133_146, 3), 8, extreme=True)
+    check.assert_same_with_top(cpu.matmul(a, b), reference.matmul(a, b))
 
 
 def strided(x, view):
@@ -355,7 +357,7 @@ def test_tiled_convolution_at_its_limits(level, sign, channels):
     x, weight = (1, channels, 20, 20), (16, channels, 3, 3)
     a, b = mantissas(x, 8, extreme=True), mantissas(weight, 8, extreme=True)
     b = b._replace(mantissa=sign * b.mantissa)
-    assert_same(cpu.conv2d(a, b, geometry), reference.conv2d(a, b, geometry))
+    check.assert_same_with_top(cpu.conv2d(a, b, geometry), reference.conv2d(a, b, geometry))
     grad = mantissas((1, 16, 20, 20), 8, extreme=True)
     assert_same(
         cpu.conv2d_weight_grad(grad, a, weight, geometry),
@@ -363,7 +365,7 @@ def test_tiled_convolution_at_its_limits(level, sign, channels):
     )
     grad = mantissas((1, channels, 20, 20), 8, extreme=True)
     turned = b._replace(mantissa=b.mantissa.transpose(0, 1))
-    assert_same(
+    check.assert_same_with_top(
         cpu.conv2d_input_grad(grad, turned, (1, 16, 20, 20), geometry),
         reference.conv2d_input_grad(grad, turned, (1, 16, 20, 20), geometry),
     )
@@ -386,7 +388,9 @@ def test_strided_mantissas(level):
     x, weight = mantissas((2, 6, 9, 8), 8), mantissas((4, 6, 3, 3), 8)
     x = x._replace(mantissa=x.mantissa.transpose(2, 3))
     weight = weight._replace(mantissa=weight.mantissa.flip(2).transpose(2, 3))
-    assert_same(cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry()))
+    check.assert_same_with_top(
+        cpu.conv2d(x, weight, Geometry()), reference.conv2d(x, weight, Geometry())
+    )
 
 
 @pytest.mark.parametrize('bits', [8, 16])
@@ -405,7 +409,7 @@ def test_levels():
     assert cpu.levels()[-1] == 'portable'
     with pytest.raises(ValueError, match='one of'):
         cpu.use_level('sse9')
-    missing = [name for name in cpu.LEVELS if name not in cpu.levels()]
+    missing = [name for name in cpu.kernels.LEVELS if name not in cpu.levels()]
     for name in missing:
         with pytest.raises(ValueError, match='this machine has'):
             cpu.use_level(name)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmint.backends import Pooling, cpu, reference
+from mmint.backends.tops import known_top
 from mmint.convert import convert
 
 
@@ -26,12 +27,10 @@ def same(a, b):
     return torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
-@pytest.fixture(params=cpu.levels())
-def level(request):
-    before = cpu.level()
-    cpu.use_level(request.param)
-    yield
-    cpu.use_level(before)
+def noted(x):
+    """Whether the largest magnitude (NaN above all) was noted exactly."""
+    magnitudes = x.contiguous().view(torch.int32) & 0x7FFFFFFF
+    return known_top(x) == (int(magnitudes.max()) if x.numel() else 0)
 
 
 @pytest.mark.parametrize('numel', [0, 1, 7, 8, 9, 1000, 70001])
@@ -44,7 +43,16 @@ def test_relu_and_its_gradient_have_the_same_bits_on_both_backends(numel, level)
     assert torch.equal(fast_positive, positive) and len(positive) == (numel + 7) // 8
     expected = torch.where(x > 0, grad, 0)
     assert torch.equal(reference.relu_grad(grad, positive), expected)
-    assert torch.equal(cpu.relu_grad(grad, positive), expected)
+    fast = cpu.relu_grad(grad, positive)
+    assert torch.equal(fast, expected)
+    assert noted(fast_out) and noted(fast)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_relu_in_place_notes_its_own_maximum(memory_format):
+    x = torch.randn(2, 3, 5, 7).contiguous(memory_format=memory_format)
+    out, _ = cpu.relu(x, inplace=True)
+    assert out is x and noted(out)
 
 
 def test_max_pooling_has_the_same_bits_on_both_backends(level):
@@ -62,10 +70,9 @@ def test_max_pooling_has_the_same_bits_on_both_backends(level):
         fast_out, fast_place = cpu.max_pool2d(x, pooling)
         assert same(fast_out, out) and torch.equal(fast_place, place), pooling
         grad = torch.randn(out.shape, generator=generator)
-        assert torch.equal(
-            cpu.max_pool2d_grad(grad, place, x.shape, pooling),
-            reference.max_pool2d_grad(grad, place, x.shape, pooling),
-        )
+        fast_grad = cpu.max_pool2d_grad(grad, place, x.shape, pooling)
+        assert torch.equal(fast_grad, reference.max_pool2d_grad(grad, place, x.shape, pooling))
+        assert noted(fast_out) and noted(fast_grad)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from mmint import backends
-from mmint.backends import NonFiniteError, backend_for, cpu, reference
+from mmint.backends import NonFiniteError, cpu, reference
 from mmint.numerics import RandomBits, Role, current_run
 from mmint.optim import IntSGD
+
+pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
 SETTINGS = {
     'plain': dict(lr=0.05),
@@ -20,37 +21,6 @@ SETTINGS = {
 }
 settings = pytest.mark.parametrize('setting', SETTINGS)
 SCALAR_ERROR = 2.0**-15  # of a scalar of 16 bits, relative
-
-
-def available_backends():
-    """The reference, and the compiled backend where it is built."""
-    try:
-        from mmint.backends import cpu
-    except ImportError:
-        return ['reference']
-    return ['reference', 'cpu'] if getattr(cpu, 'available', lambda: False)() else ['reference']
-
-
-@pytest.fixture(params=available_backends(), autouse=True)
-def backend(request, monkeypatch):
-    """The backend that the optimizer of a test uses."""
-    monkeypatch.setenv(backends.VARIABLE, request.param)
-    backends._select.cache_clear()
-    yield backend_for(torch.device('cpu'))
-    backends._select.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def fresh_run():
-    """Seed and iteration as at the start of a process, before and after a test."""
-
-    def reset():
-        current_run.seed = current_run.rank = 0
-        current_run.begin_iteration(0)
-
-    reset()
-    yield
-    reset()
 
 
 def unit(largest, bits=16):

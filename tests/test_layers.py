@@ -11,42 +11,12 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from mmint import backends
 from mmint.backends import NonFiniteError
 from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
 from mmint.numerics import RandomBits, Role, current_run
 from mmint.ops.checkpoint import make_checkpoint_replay
 
-
-def available_backends():
-    """The reference, and the compiled backend where it is built."""
-    try:
-        from mmint.backends import cpu
-    except ImportError:
-        return ['reference']
-    return ['reference', 'cpu'] if getattr(cpu, 'available', lambda: False)() else ['reference']
-
-
-@pytest.fixture(params=available_backends(), autouse=True)
-def backend(request, monkeypatch):
-    """The backend that every layer of a test uses."""
-    monkeypatch.setenv(backends.VARIABLE, request.param)
-    backends._select.cache_clear()
-    yield backends.backend_for(torch.device('cpu'))
-    backends._select.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def fresh_run():
-    """Seed, rank, iteration and calls as at the start of a process, before and after a test."""
-
-    def reset():
-        current_run.seed = current_run.rank = 0
-        current_run.begin_iteration(0)
-
-    reset()
-    yield
-    reset()
+pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
 
 @pytest.fixture
@@ -364,9 +334,9 @@ def mappings(backend, monkeypatch):
     roles = []
     quantize = backend.quantize
 
-    def counted(x, bits, random):
+    def counted(x, bits, random, top):
         roles.append(random.role)
-        return quantize(x, bits, random)
+        return quantize(x, bits, random, top)
 
     monkeypatch.setattr(backend, 'quantize', counted)
     return roles

@@ -14,9 +14,9 @@ import torch
 
 from . import reference
 from .errors import NonFiniteError
-from .geometry import Geometry, Pooling
+from .geometry import Geometry, Pooling, Windows
 
-__all__ = ['Geometry', 'NonFiniteError', 'Pooling', 'backend_for', 'reference']
+__all__ = ['Geometry', 'NonFiniteError', 'Pooling', 'Windows', 'backend_for', 'reference']
 
 VARIABLE = 'MMINT_BACKEND'
 
@@ -26,8 +26,8 @@ def backend_for(device: torch.device) -> ModuleType:
 
     Raises:
         ValueError: if the variable names no backend, or one that does not run on this device.
-        RuntimeError: if there is no backend for this device.
-        ImportError: if the variable names a backend that is not built.
+        RuntimeError: if there is no backend for this device, or the NVIDIA driver does not work.
+        ImportError: if the variable names a backend that is not built, or PyCUDA is missing.
     """
     return _select(device.type, os.environ.get(VARIABLE))
 
@@ -36,16 +36,27 @@ def backend_for(device: torch.device) -> ModuleType:
 def _select(device_type: str, wish: str | None) -> ModuleType:
     if wish == 'reference':
         return reference
-    if wish not in (None, 'cpu'):
+    if wish not in (None, 'cpu', 'cuda'):
         raise ValueError(
-            f'{VARIABLE}={wish!r} was given, "reference" and "cpu" are accepted: '
+            f'{VARIABLE}={wish!r} was given, "reference", "cpu" and "cuda" are accepted: '
             'set it to one of them or unset it'
         )
-    if device_type != 'cpu':
+    if device_type not in ('cpu', 'cuda'):
         raise RuntimeError(
             f'a tensor on a {device_type!r} device was given, this version has integer kernels for '
-            f'"cpu": run with an empty CUDA_VISIBLE_DEVICES, or set {VARIABLE}=reference (slow)'
+            f'"cpu" and "cuda": move the model with .to(), or set {VARIABLE}=reference (slow)'
         )
+    name = wish or device_type
+    served = _cuda_device_type() if name == 'cuda' else 'cpu'
+    if served != device_type:
+        raise RuntimeError(
+            f'{VARIABLE}={wish!r} was given and a tensor on a {device_type!r} device, tensors on '
+            f'{served!r} are accepted: move the model with .to({served!r}), or unset {VARIABLE}'
+        )
+    if name == 'cuda':
+        from . import cuda
+
+        return cuda
     from . import cpu
 
     try:
@@ -59,3 +70,10 @@ def _select(device_type: str, wish: str | None) -> ModuleType:
         )
         return reference
     return cpu
+
+
+def _cuda_device_type() -> str:
+    """The type of the devices that the cuda backend's kernels run on."""
+    from .cuda.launcher import launcher
+
+    return launcher().device_type

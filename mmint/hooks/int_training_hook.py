@@ -73,3 +73,23 @@ class IntTrainingHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Names the iteration that random bits and errors refer to."""
         current_run.begin_iteration(runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Reports what was not finite on a GPU, which is waited for once an iteration, here."""
+        _check(runner)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """As `after_train_iter`."""
+        _check(runner)
+
+    after_test_iter = after_val_iter
+
+
+def _check(runner: Runner) -> None:
+    device = next(runner.model.parameters()).device
+    if device.type == 'cuda':
+        backend_for(device).check(device)

@@ -1,15 +1,31 @@
-"""Integer layers: stock PyTorch layers whose products are computed in integers."""
+"""Integer layers: stock PyTorch layers whose arithmetic is done in integers."""
 
 from .base import IntLayer
 from .conv import IntConv2d, IntConvTranspose2d
 from .exact import CompactMaxPool2d, CompactReLU
 from .linear import IntLinear
+from .norm import (
+    IntBatchNorm,
+    IntBatchNorm1d,
+    IntBatchNorm2d,
+    IntGroupNorm,
+    IntLayerNorm,
+    IntLayerNorm2d,
+    IntSyncBatchNorm,
+)
 
 __all__ = [
     'CompactMaxPool2d',
     'CompactReLU',
+    'IntBatchNorm',
+    'IntBatchNorm1d',
+    'IntBatchNorm2d',
     'IntConv2d',
     'IntConvTranspose2d',
+    'IntGroupNorm',
     'IntLayer',
+    'IntLayerNorm',
+    'IntLayerNorm2d',
     'IntLinear',
+    'IntSyncBatchNorm',
 ]

@@ -27,12 +27,17 @@ class IntLayer(nn.Module):
         super().__init__(*args, **kwargs)
         self.make_integer(bits)
 
+    @classmethod
+    def check(cls, module: nn.Module) -> None:
+        """Raises ValueError if a stock layer's settings have no integer counterpart."""
+
     def make_integer(self, bits: int) -> None:
         """Sets the attributes that a stock layer lacks.
 
         Raises:
-            ValueError: if ``bits`` is not in 4..16.
+            ValueError: if ``bits`` is not in 4..16, or as `check`.
         """
+        self.check(self)
         self.bits = check_bits(bits)
         self.site = Site(type(self).__name__)
         self._mapped: tuple[tuple[Any, ...], FixedPoint] | None = None
@@ -69,16 +74,20 @@ class IntLayer(nn.Module):
         """Checks the input's device, number of dimensions and channels.
 
         Raises:
-            ValueError: if ``x`` is not on the weight's device, has none of the numbers of
-                dimensions ``dims``, or other than ``size`` channels.
+            ValueError: if ``x`` is not on the layer's device, has none of the numbers of
+                dimensions ``dims`` (enough for ``channel_dim`` if there are none), or other than
+                ``size`` channels.
         """
-        if x.device != self.weight.device:
+        tensors = *self._parameters.values(), *self._buffers.values()
+        own = next((t for t in tensors if t is not None), x)
+        if x.device != own.device:
             raise ValueError(
-                f'{self.site.name} was given an input on {x.device}, one on {self.weight.device}, '
-                'where its weight is, is accepted: move one of them with .to(device)'
+                f'{self.site.name} was given an input on {x.device}, one on {own.device}, '
+                'where the layer is, is accepted: move one of them with .to(device)'
             )
-        if (dims and x.dim() not in dims) or x.dim() < -channel_dim:
-            wanted = ' or '.join(map(str, dims)) or 'at least 1'
+        least = -channel_dim if channel_dim < 0 else channel_dim + 1
+        if (dims and x.dim() not in dims) or x.dim() < least:
+            wanted = ' or '.join(map(str, dims)) or f'at least {least}'
             raise ValueError(
                 f'{self.site.name} was given an input of shape {tuple(x.shape)}, one of {wanted} '
                 'dimensions is accepted: reshape it'

@@ -37,6 +37,9 @@ class Role(enum.IntEnum):
     WEIGHT = 1
     GRADIENT = 2
     BIAS = 3
+    OTHER = 4  # the second operand of a product of two inputs
+    GRADIENT_SUM = 5  # gradients that meet where an input is used more than once
+    OTHER_GRADIENT_SUM = 6  # the same for a second operand
     SGD_PARAMETER = 16  # float32 parameter -> mantissas
     SGD_GRADIENT = 17  # float32 gradient -> mantissas
     SGD_DIRECTION_SUM = 18  # aligning gradient, weight decay and momentum

@@ -28,6 +28,7 @@ class Run:
     calls: Counter[tuple[int, Role]] = field(default_factory=Counter)
     has_iterations: bool = False
     _replaying: bool = False
+    _to_be_replayed: bool = False
 
     def begin_iteration(self, iteration: int) -> None:
         """Starts an iteration: every layer's calls are counted from 0 again."""
@@ -46,6 +47,19 @@ class Run:
         call = self.calls[layer, role]
         self.calls[layer, role] += 1
         return call
+
+    def gradients_enabled(self) -> bool:
+        """Whether a backward pass will follow, which a checkpointed function may not yet show."""
+        return self._to_be_replayed or torch.is_grad_enabled()
+
+    @contextmanager
+    def to_be_replayed(self) -> Iterator[None]:
+        """Within this context a function runs that will run again, in `replay`, for gradients."""
+        before, self._to_be_replayed = self._to_be_replayed, True
+        try:
+            yield
+        finally:
+            self._to_be_replayed = before
 
     @contextmanager
     def replay(self, calls: Counter[tuple[int, Role]]) -> Iterator[None]:

@@ -3,5 +3,16 @@
 from .conv import conv2d, conv_transpose2d
 from .linear import linear
 from .mapper import Mapper
+from .norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
 
-__all__ = ['Mapper', 'conv2d', 'conv_transpose2d', 'linear']
+__all__ = [
+    'Mapper',
+    'Running',
+    'batch_norm',
+    'conv2d',
+    'conv_transpose2d',
+    'frozen_norm',
+    'group_norm',
+    'layer_norm',
+    'linear',
+]

@@ -15,6 +15,7 @@ from typing import Any
 import torch.utils.checkpoint
 
 from ..numerics import current_run
+from .scope import current_scope, entered
 
 
 def make_checkpoint_replay() -> None:
@@ -25,15 +26,18 @@ def make_checkpoint_replay() -> None:
 
     @functools.wraps(original)
     def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        calls = current_run.calls.copy()
+        if not torch.is_grad_enabled():  # then there is no second run
+            return original(function, *args, **kwargs)
+        calls, scope = current_run.calls.copy(), current_scope()
         runs = 0
 
         def replayed(*inner: Any, **named: Any) -> Any:
             nonlocal runs
             runs += 1
             if runs == 1:
-                return function(*inner, **named)
-            with current_run.replay(calls):
+                with current_run.to_be_replayed():
+                    return function(*inner, **named)
+            with current_run.replay(calls), entered(scope):
                 return function(*inner, **named)
 
         return original(replayed, *args, **kwargs)

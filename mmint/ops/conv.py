@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from ..backends import Geometry
 from ..numerics import FixedPoint, Role
+from .fork import use
 from .function import add_bias, restore, save
 from .mapper import Mapper
 
@@ -35,7 +36,7 @@ def conv2d(
         mapped_weight: ``weight`` in fixed point.
         bias: float32 (O,) or None.
     """
-    return _Conv2d.apply(x, weight, bias, mapped_weight, geometry, mapper)
+    return _Conv2d.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
 
 
 def conv_transpose2d(
@@ -58,7 +59,9 @@ def conv_transpose2d(
         for i in (0, 1)
     )
     size = (x.shape[0], weight.shape[1] * geometry.groups, height, width)
-    return _ConvTranspose2d.apply(x, weight, bias, mapped_weight, geometry, size, mapper)
+    return _ConvTranspose2d.apply(
+        use(x, mapper), weight, bias, mapped_weight, geometry, size, mapper
+    )
 
 
 class _Conv2d(torch.autograd.Function):

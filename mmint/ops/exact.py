@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backends import Pooling, backend_for
+from ..backends.tops import known_top
+from .function import apply_noting_top
 
 
 def relu(x: Tensor, inplace: bool) -> Tensor:
     """ReLU of float32 ``x`` of any shape."""
-    return _ReLU.apply(x, inplace)
+    return apply_noting_top(_ReLU, x, inplace)
 
 
 def max_pool2d(x: Tensor, pooling: Pooling) -> Tensor:
@@ -23,18 +25,19 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> Tensor:
 
 class _ReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, inplace: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, inplace: bool, tops: list[int | Tensor | None]) -> Tensor:
         out, positive = backend_for(x.device).relu(x, inplace)
         if inplace:
             ctx.mark_dirty(out)
         ctx.save_for_backward(positive)
+        tops.append(known_top(out))
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (positive,) = ctx.saved_tensors
-        return backend_for(grad.device).relu_grad(grad, positive), None
+        return backend_for(grad.device).relu_grad(grad, positive), None, None
 
 
 class _MaxPool2d(torch.autograd.Function):

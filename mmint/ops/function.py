@@ -1,4 +1,4 @@
-"""What the autograd functions of all products share."""
+"""What the autograd functions share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from ..backends import NonFiniteError
+from ..backends.errors import naming
+from ..backends.tops import remember_top
 from ..numerics import FixedPoint, Role
 from .mapper import Mapper
+
+# Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
+SUM_BITS = 16
 
 
 def save(ctx: Any, *tensors: FixedPoint) -> None:
@@ -34,7 +39,25 @@ def add_bias(product: Callable[..., Tensor], bias: Tensor | None, mapper: Mapper
             f'{mapper.site.name} was given a bias of {bias.dtype}, torch.float32 is accepted: '
             'convert the model with .float()'
         )
-    try:
+    with naming(lambda: mapper.not_finite(Role.BIAS)):
         return product(bias=bias.detach(), random=mapper.random(Role.BIAS))
-    except NonFiniteError:
-        raise mapper.not_finite(Role.BIAS) from None
+
+
+def apply_noting_top(function: type[Function], *args: Any) -> Tensor:
+    """``function.apply(*args, tops)``, to whose ``tops`` its forward appends its result's maximum.
+
+    It is remembered anew, since autograd counts a change in place after the kernel's.
+    """
+    tops: list[int | Tensor | None] = []
+    out = function.apply(*args, tops)
+    if tops[0] is not None:
+        remember_top(out, tops[0])
+    return out
+
+
+def map_planes(
+    x: Tensor, role: Role, mapper: Mapper, top: int | Tensor | None = None
+) -> FixedPoint:
+    """Maps ``x`` (N, C, ...) with its planes in order: a backend may store images otherwise."""
+    mapped = mapper(x.flatten(2), role, top) if x.dim() > 3 else mapper(x, role, top)
+    return mapped._replace(mantissa=mapped.mantissa.view(x.shape))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..numerics import FixedPoint, Role
+from .fork import use
 from .function import add_bias, restore, save
 from .mapper import Mapper
 
@@ -24,8 +25,10 @@ def linear(
         mapped_weight: ``weight`` in fixed point.
         bias: float32 (out,) or None.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    out = _Linear.apply(rows, weight, bias, mapped_weight, mapper)
+    x = use(x, mapper)
+    if x.dim() == 2:  # no views: a layer after this one may change its result in place
+        return _Linear.apply(x, weight, bias, mapped_weight, mapper)
+    out = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, mapped_weight, mapper)
     return out.view(*x.shape[:-1], len(weight))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backends import NonFiniteError, backend_for
+from ..backends.errors import naming
 from ..numerics import FixedPoint, RandomBits, Role, Site, current_run
 
 
@@ -29,8 +30,8 @@ class Mapper:
     stochastic: bool
     call: int
 
-    def __call__(self, x: Tensor, role: Role) -> FixedPoint:
-        """Maps float32 ``x`` to fixed point.
+    def __call__(self, x: Tensor, role: Role, top: int | Tensor | None = None) -> FixedPoint:
+        """Maps float32 ``x`` to fixed point; ``top`` as in `mmint.backends.reference.quantize`.
 
         Raises:
             TypeError: if ``x`` is not float32.
@@ -41,10 +42,8 @@ class Mapper:
                 f'{self.site.name} was given {_article(role)} of {x.dtype}, torch.float32 is '
                 'accepted: convert it with .float(), and train without --amp or autocast'
             )
-        try:
-            return self.backend(x).quantize(x.detach(), self.bits, self.random(role))
-        except NonFiniteError:
-            raise self.not_finite(role) from None
+        with naming(lambda: self.not_finite(role)):
+            return self.backend(x).quantize(x, self.bits, self.random(role), top)
 
     def backend(self, x: Tensor) -> ModuleType:
         """The backend for the device of ``x``."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..backends import NonFiniteError, backend_for
+from ..backends.errors import naming
 from ..numerics import FixedPoint, RandomBits, Role, check_bits, current_run
 
 DEFAULT_BITS = 16
@@ -106,7 +107,7 @@ class IntSGD(Optimizer):
             )
         state = self.state[param]
         random = RandomBits(current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER)
-        try:
+        with naming(lambda: self._not_finite(name)):
             buffer = backend_for(param.device).sgd_step(
                 param,
                 param.grad,
@@ -118,15 +119,17 @@ class IntSGD(Optimizer):
                 group['nesterov'],
                 random,
             )
-        except NonFiniteError:
-            raise NonFiniteError(
-                f'{name} or its gradient has infinite or NaN values in iteration '
-                f'{current_run.iteration}, finite ones are accepted: lower the learning rate, or '
-                'lengthen its warm-up'
-            ) from None
         torch.autograd.graph.increment_version(param)  # a kernel wrote it
         if group['momentum']:
             state['momentum_buffer'] = buffer
+
+    @staticmethod
+    def _not_finite(name: str) -> NonFiniteError:
+        return NonFiniteError(
+            f'{name} or its gradient has infinite or NaN values in iteration '
+            f'{current_run.iteration}, finite ones are accepted: lower the learning rate, or '
+            'lengthen its warm-up'
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """As `torch.optim.SGD` has it, and the number of ``steps``, which names random bits."""

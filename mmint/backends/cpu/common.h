@@ -22,23 +22,30 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Status of a kernel; also an exponent's place when it is not one. */
-enum { OK = 0, NOT_FINITE = 1 << 20, NO_MEMORY = 1 << 21 };
+/* Status of a kernel; below every exponent and every other result. */
+enum { OK = 0, NOT_FINITE = -(1 << 20), NO_MEMORY = -(1 << 21) };
 
 /* A tile: MR rows (broadcast) by NR lanes; depth in groups of two int16, 32 bits. */
 enum { MR = 6, NR = 16, TILE = MR * NR };
 
-/* How sums become float32: see finish.h. */
-struct finish;
+/* Where a tile's sums go as float32: (sum + row_bias[row] + lane_bias[lane]) * scale, `rows` rows
+ * of NR, `stride` apart, noted in `seen`; both biases or neither (NULL). */
+struct extent;
+typedef struct {
+    float *out;
+    long stride;
+    int rows;
+    float scale; /* exact: see finish.h */
+    const int32_t *row_bias, *lane_bias;
+    struct extent *seen;
+} results_t;
 
 /* The kernels of one instruction-set level. */
 typedef struct {
     const char *name;
-    /* (int32) c_out = c_in (NULL: 0) + a * b; or, where `out` is there, rounded to float32 with
-     * `finish` (its fast form), `rows` rows of NR, `ldo` apart; returns nonzero if a sum was. */
-    int (*tile)(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
-                int32_t *c_out, const struct finish *finish, const int32_t *row_bias,
-                const int32_t *lane_bias, float *out, long ldo, int rows);
+    /* (int32) c_out = c_in (NULL: 0) + a * b; or, where `results` is there, to float32. */
+    void (*tile)(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
+                 int32_t *c_out, const results_t *results);
     /* dst[k / 2][lane][k % 2] = rows[lane][k], k < length, zero-padded to an even length. */
     void (*pack_rows)(int16_t *dst, const void *const *rows, int lanes, long length, int wide);
     /* dst[k / 2][lane][k % 2] = columns[k][lane], lane < count; zeros up to `lanes`, even k.

@@ -112,7 +112,8 @@ static int is_3x3(const conv_args *a) {
 int64_t conv2d(const conv_args *a) {
     const long size = a->wide ? 2 : 1, channels = a->c / a->groups, rows = a->o / a->groups;
     const long depth = channels * a->kernel_h * a->kernel_w;
-    int status, any = 0;
+    int status;
+    extent_t seen = {{0}, {0}};
     void *buffer = NULL;
     finish_t finish;
     taps_t t;
@@ -128,7 +129,7 @@ int64_t conv2d(const conv_args *a) {
         .dilation_w = a->dilation_w, .finish = &finish, .out = (float *)a->out,
         .out_h = a->out_h, .out_w = a->out_w};
     if (!status && is_3x3(a) && winograd_pays(&fast) && winograd_fits(&fast)) {
-        status = winograd(&fast, (int)a->threads, &any);
+        status = winograd(&fast, (int)a->threads, &seen);
     } else if (!status && is_depthwise(a)) {
         char *weight = depthwise_weight(a, &t);
         depthwise_t d = {.x = input_pixels(a, &t, 0, a->c), .finish = &finish, .weight = weight};
@@ -138,7 +139,7 @@ int64_t conv2d(const conv_args *a) {
         d.row_stride = a->out_h * a->out_w;
         d.step_y = a->out_w;
         d.step_x = 1;
-        status = weight ? depthwise(&d, (int)a->threads, &any) : NO_MEMORY;
+        status = weight ? depthwise(&d, (int)a->threads, &seen) : NO_MEMORY;
         free(weight);
     } else {
         for (long g = 0; !status && g < a->groups; g++) {
@@ -159,16 +160,17 @@ int64_t conv2d(const conv_args *a) {
             p.row_stride = a->out_h * a->out_w;
             p.step_y = a->out_w;
             p.step_x = 1;
-            status = product(&p, (int)a->threads, &any);
+            status = product(&p, (int)a->threads, &seen);
         }
     }
     taps_free(&t);
     free(buffer);
-    return status ? status : any;
+    return status ? status : extent_result(&seen);
 }
 
 /* The input gradient of a 3 x 3 convolution is one too, of the transposed and turned filters. */
-static int winograd_input_grad(const conv_args *a, const finish_t *finish, int *any, int *done) {
+static int winograd_input_grad(const conv_args *a, const finish_t *finish, extent_t *seen,
+                               int *done) {
     winograd_t fast = {
         .image = (const int8_t *)a->grad, .n = a->n, .height = a->out_h, .width = a->out_w,
         .channels = a->o, .rows = a->c, .row_stride = a->o, .tap_stride = -a->c * a->o,
@@ -182,7 +184,7 @@ static int winograd_input_grad(const conv_args *a, const finish_t *finish, int *
     channels_last((const int8_t *)a->weight, turned, 1, a->o, 9 * a->c, (int)a->threads);
     fast.weight = turned + 8 * a->c * a->o;
     *done = winograd_fits(&fast);
-    if (*done) status = winograd(&fast, (int)a->threads, any);
+    if (*done) status = winograd(&fast, (int)a->threads, seen);
     free(turned);
     return status;
 }
@@ -190,7 +192,8 @@ static int winograd_input_grad(const conv_args *a, const finish_t *finish, int *
 int64_t conv2d_input_grad(const conv_args *a) {
     const long size = a->wide ? 2 : 1, rows = a->c / a->groups, channels = a->o / a->groups;
     const long taps = a->kernel_h * a->kernel_w, filter = rows * taps * size;
-    int status, any = 0;
+    int status;
+    extent_t seen = {{0}, {0}};
     void *buffer = NULL;
     finish_t finish;
     taps_t t;
@@ -199,8 +202,9 @@ int64_t conv2d_input_grad(const conv_args *a) {
         status = finish_prepare(&finish, &a->bias, a->exponent,
                                 (double)a->largest * channels * taps, a->c, 0, &buffer);
     int done = 0;
-    if (!status && is_3x3(a)) status = winograd_input_grad(a, &finish, &any, &done);
-    for (long phase = done ? a->stride_h * a->stride_w : 0; !status && phase < a->stride_h * a->stride_w; phase++) {
+    if (!status && is_3x3(a)) status = winograd_input_grad(a, &finish, &seen, &done);
+    const long phases = done ? 0 : a->stride_h * a->stride_w;
+    for (long phase = 0; !status && phase < phases; phase++) {
         const long row = phase / a->stride_w, column = phase % a->stride_w;
         if (row >= a->h || column >= a->w) continue;
         taps_of_phase(&t, a, row, column, rows);
@@ -226,7 +230,7 @@ int64_t conv2d_input_grad(const conv_args *a) {
             d.row_stride = a->h * a->w;
             d.step_y = a->stride_h * a->w;
             d.step_x = a->stride_w;
-            status = weight ? depthwise(&d, (int)a->threads, &any) : NO_MEMORY;
+            status = weight ? depthwise(&d, (int)a->threads, &seen) : NO_MEMORY;
             free(weight);
             continue;
         }
@@ -249,12 +253,12 @@ int64_t conv2d_input_grad(const conv_args *a) {
             p.row_stride = a->h * a->w;
             p.step_y = a->stride_h * a->w;
             p.step_x = a->stride_w;
-            status = product(&p, (int)a->threads, &any);
+            status = product(&p, (int)a->threads, &seen);
         }
     }
     taps_free(&t);
     free(buffer);
-    return status ? status : any;
+    return status ? status : extent_result(&seen);
 }
 
 int64_t conv2d_weight_grad(const conv_args *a) {
@@ -308,7 +312,7 @@ static operand_t matrix(int64_t base, int wide, long lanes, long depth, long lan
 }
 
 int64_t matmul(const matmul_args *a) {
-    int any = 0;
+    extent_t seen = {{0}, {0}};
     void *buffer = NULL;
     finish_t finish;
     int status = finish_prepare(&finish, &a->bias, a->exponent, (double)a->largest * a->k, a->n, 1,
@@ -321,8 +325,10 @@ int64_t matmul(const matmul_args *a) {
         p.grid_w = a->n;
         p.row_stride = a->n;
         p.step_x = 1;
-        status = product(&p, (int)a->threads, &any);
+        const long size = a->wide ? 2 : 1;
+        const batch_t batch = {a->batch, a->a_batch * size, a->b_batch * size, a->m * a->n};
+        status = product_batch(&p, &batch, (int)a->threads, &seen);
     }
     free(buffer);
-    return status ? status : any;
+    return status ? status : extent_result(&seen);
 }

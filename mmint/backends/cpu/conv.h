@@ -14,14 +14,14 @@ typedef struct {
     bias_args bias;
 } conv_args;
 
-/* 1 if a sum was not zero, 0 if none was, or a status: NOT_FINITE (the bias), NO_MEMORY. */
+/* extent_result, or a status: NOT_FINITE (the bias), NO_MEMORY. */
 int64_t conv2d(const conv_args *a);
 int64_t conv2d_input_grad(const conv_args *a);
-int64_t conv2d_weight_grad(const conv_args *a);
+int64_t conv2d_weight_grad(const conv_args *a); /* a status */
 
-/* a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. */
+/* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. */
 typedef struct {
-    int64_t a, b, out, m, k, n, a_row, a_column, b_row, b_column;
+    int64_t a, b, out, batch, m, k, n, a_batch, a_row, a_column, b_batch, b_row, b_column;
     int64_t wide, largest, exponent, threads;
     bias_args bias;
 } matmul_args;

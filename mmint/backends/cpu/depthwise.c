@@ -27,30 +27,63 @@ static void add_products(int32_t *sum, const void *a, const void *b, long n, int
     wide ? add16(sum, a, b, n) : add8(sum, a, b, n);
 }
 
+/* made[c] = (sum[c] + bias[c]) * scale, noted in lane 0 of `seen` */
+#define FINISH_ROW(name, target)                                                         \
+    target static void name(float *restrict made, const int32_t *restrict sum,           \
+                            const int32_t *restrict bias, float scale, long n,           \
+                            extent_t *restrict seen) {                                   \
+        uint32_t any = seen->any[0], top = seen->top[0];                                 \
+        for (long c = 0; c < n; c++) {                                                   \
+            made[c] = (float)(sum[c] + bias[c]) * scale;                                 \
+            const uint32_t magnitude = magnitude_of(made[c]);                            \
+            any |= (uint32_t)sum[c];                                                     \
+            top = magnitude > top ? magnitude : top;                                     \
+        }                                                                                \
+        seen->any[0] = any;                                                              \
+        seen->top[0] = top;                                                              \
+    }
+FINISH_ROW(finish_row_portable, )
+#if MMINT_X86
+FINISH_ROW(finish_row_avx2, TARGET_AVX2)
+#endif
+
+static void finish_row(float *made, const int32_t *sum, const finish_t *f, long n,
+                       extent_t *seen) {
+#if MMINT_X86
+    if (level->avx2) {
+        finish_row_avx2(made, sum, f->bias32, f->scale, n, seen);
+        return;
+    }
+#endif
+    finish_row_portable(made, sum, f->bias32, f->scale, n, seen);
+}
+
 static void widen(int64_t *wide, int32_t *sum, long n) {
     for (long c = 0; c < n; c++) wide[c] += sum[c];
     memset(sum, 0, (size_t)n * sizeof *sum);
 }
 
-int depthwise(const depthwise_t *p, int threads, int *any) {
+int depthwise(const depthwise_t *p, int threads, extent_t *seen) {
     const operand_t *x = &p->x;
     const finish_t *f = p->finish;
     const long channels = x->channels, size = x->wide ? 2 : 1, taps = x->taps;
     const long per_image = x->pixels.grid_h * x->pixels.grid_w;
     const long limit = most(1, (long)(2147483647.0 / p->largest));
-    const int widened = taps > limit;
-    int failed = 0, found = 0;
-#pragma omp parallel num_threads(threads) reduction(| : found)
+    const int widened = taps > limit, fast = f->fast && !widened;
+    extent_t found = {{0}, {0}};
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(join : found)
     {
         int32_t *sums = allocate((size_t)(channels * NR) * 4);
         int64_t *wide = allocate((size_t)(channels * NR) * 8);
-        if (!sums || !wide) {
+        float *made = allocate((size_t)(channels * NR) * 4);
+        if (!sums || !wide || !made) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp for schedule(dynamic, 1)
         for (long j = 0; j < div_up(x->lanes, NR); j++) {
-            if (!sums || !wide) continue;
+            if (!sums || !wide || !made) continue;
             const long lane = j * NR, count = least(NR, x->lanes - lane);
             const void *rows[NR];
             long place[NR];
@@ -71,26 +104,24 @@ int depthwise(const depthwise_t *p, int threads, int *any) {
                 place[l] = n * p->image_stride + at / x->pixels.grid_w * p->step_y +
                            at % x->pixels.grid_w * p->step_x;
                 if (widened) widen(wide + l * channels, sums + l * channels, channels);
+                if (fast)
+                    finish_row(made + l * channels, sums + l * channels, f, channels, &found);
+                for (long i = l * channels; !fast && i < (l + 1) * channels; i++) {
+                    const int64_t sum = widened ? wide[i] : sums[i];
+                    made[i] = finish_one(f, sum, i - l * channels);
+                    extent_take(&found, 0, sum != 0, made[i]);
+                }
             }
             for (long c = 0; c < channels; c++) {
                 float *out = p->out + c * p->row_stride;
-                for (long l = 0; l < count; l++) {
-                    const long i = l * channels + c;
-                    if (widened || !f->fast) {
-                        const int64_t sum = widened ? wide[i] : sums[i];
-                        found |= sum != 0;
-                        out[place[l]] = finish_one(f, sum, c);
-                    } else {
-                        found |= sums[i] != 0;
-                        out[place[l]] = (float)(sums[i] + f->bias32[c]) * f->scale;
-                    }
-                }
+                for (long l = 0; l < count; l++) out[place[l]] = made[l * channels + c];
             }
         }
         free(sums);
         free(wide);
+        free(made);
     }
-    *any |= found;
+    extent_join(seen, &found, NR);
     return failed ? NO_MEMORY : OK;
 }
 

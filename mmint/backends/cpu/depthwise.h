@@ -15,7 +15,7 @@ typedef struct {
     long image_stride, row_stride, step_y, step_x;
 } depthwise_t;
 
-int depthwise(const depthwise_t *p, int threads, int *any);
+int depthwise(const depthwise_t *p, int threads, extent_t *seen);
 
 /* out[channel][tap] = sum over pixels of grad[pixel][channel] * x[pixel + tap][channel]. */
 typedef struct {

@@ -9,6 +9,7 @@ typedef struct {
     int64_t x, out, positive, count, threads;
 } relu_args;
 
+/* All four return the top of the result. */
 int64_t relu(const relu_args *a);
 int64_t relu_grad(const relu_args *a); /* x: the incoming gradient */
 

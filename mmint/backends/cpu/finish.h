@@ -3,6 +3,7 @@
 #define MMINT_FINISH_H
 
 #include "common.h"
+#include "extent.h"
 #include "number.h"
 
 typedef struct finish {

@@ -5,7 +5,8 @@
 #include "mapping.h"
 
 #include "number.h"
-#include "philox.h"
+#include "rounding.h"
+#include "x86.h"
 
 enum { CHUNK = 1 << 15 };
 
@@ -19,8 +20,6 @@ INLINE uint32_t top_body(const uint32_t *x, long n) {
     }
     return top;
 }
-
-static uint32_t top_portable(const uint32_t *x, long n) { return top_body(x, n); }
 
 #if MMINT_X86
 TARGET_AVX2 static uint32_t top_avx2(const uint32_t *x, long n) {
@@ -44,21 +43,20 @@ TARGET_AVX2 static uint32_t top_avx2(const uint32_t *x, long n) {
 }
 #endif
 
+uint32_t top_of_run(const float *x, long n) {
+#if MMINT_X86
+    if (level->avx2) return top_avx2((const uint32_t *)x, n);
+#endif
+    return top_body((const uint32_t *)x, n);
+}
+
 uint32_t top_magnitude(const float *x, long n, int threads) {
     uint32_t top = 0;
     const long chunks = div_up(n, CHUNK);
 #pragma omp parallel for num_threads(threads) reduction(max : top) if (chunks > 2)
     for (long c = 0; c < chunks; c++) {
-        const uint32_t *part = (const uint32_t *)x + c * CHUNK;
-        const long size = least(CHUNK, n - c * CHUNK);
-        uint32_t t;
-#if MMINT_X86
-        if (level->avx2)
-            t = top_avx2(part, size);
-        else
-#endif
-            t = top_portable(part, size);
-        if (t > top) top = t;
+        const uint32_t here = top_of_run(x + c * CHUNK, least(CHUNK, n - c * CHUNK));
+        if (here > top) top = here;
     }
     return top;
 }
@@ -100,118 +98,69 @@ static void round_portable(const uint32_t *x, void *out, long first, long n, int
 }
 
 #if MMINT_X86
-/* Eight mantissas; `high` is exponent + 150. In the `usual` form subnormals are far below the last
- * bit, so that they need not be told apart. */
-enum { WIDE = 1, USUAL = 2 };
-
-TARGET_AVX2 INLINE __m256i round_stochastic_avx2(__m256i x, __m256i drawn, __m256i high, int form) {
-    const __m256i one = _mm256_set1_epi32(1);
-    __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFFFF));
-    __m256i field = _mm256_srli_epi32(magnitude, 23), m;
-    if (form & USUAL) {
-        m = _mm256_or_si256(_mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFF)),
-                            _mm256_set1_epi32(0x800000));
-    } else {
-        /* M = fraction + hidden bit: magnitude - ((field - (field > 0)) << 23) */
-        field = _mm256_max_epi32(field, one);
-        m = _mm256_sub_epi32(magnitude, _mm256_slli_epi32(_mm256_sub_epi32(field, one), 23));
-    }
-    __m256i cut = _mm256_sub_epi32(_mm256_sub_epi32(high, _mm256_set1_epi32(FRACTION_BITS)), field);
-    __m256i fine = _mm256_srlv_epi32(m, cut);
-    if (form & WIDE) /* a negative cut: to the left */
-        fine = _mm256_or_si256(
-            fine, _mm256_sllv_epi32(m, _mm256_sub_epi32(_mm256_setzero_si256(), cut)));
-    return _mm256_sign_epi32(_mm256_srli_epi32(_mm256_add_epi32(fine, drawn), FRACTION_BITS), x);
-}
-
-TARGET_AVX2 INLINE __m256i round_even_avx2(__m256i x, __m256i high) {
-    const __m256i one = _mm256_set1_epi32(1);
-    __m256i magnitude = _mm256_and_si256(x, _mm256_set1_epi32(0x7FFFFFFF));
-    __m256i at_least_1 = _mm256_max_epi32(_mm256_srli_epi32(magnitude, 23), one);
-    __m256i m = _mm256_sub_epi32(magnitude,
-                                 _mm256_slli_epi32(_mm256_sub_epi32(at_least_1, one), 23));
-    /* beyond 25 the result is 0 anyway, and 30 keeps the half below 2**30 */
-    __m256i shift = _mm256_min_epi32(_mm256_sub_epi32(high, at_least_1), _mm256_set1_epi32(30));
-    __m256i half = _mm256_sllv_epi32(one, _mm256_sub_epi32(shift, one));
-    __m256i odd = _mm256_and_si256(_mm256_srlv_epi32(m, shift), one);
-    __m256i up = _mm256_add_epi32(_mm256_sub_epi32(half, one), odd);
-    return _mm256_sign_epi32(_mm256_srlv_epi32(_mm256_add_epi32(m, up), shift), x);
-}
-
-TARGET_AVX2 INLINE void round_block_avx2(const uint32_t *x, void *out, uint64_t group, __m256i high,
-                                         int form, const philox_key *key) {
+/* 64 elements, whose random bits are `words`; draws those of the group `next`. */
+TARGET_AVX2 INLINE void round_block_avx2(const float *x, void *out, __m256i *words, uint64_t next,
+                                         __m256 scale, int wide, const philox_key *key) {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    __m256i words[4], half[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    if (key) philox_avx2(key, group, words);
-#pragma GCC unroll 4
-    for (int w = 0; w < 4; w++) {
-        __m256i low = _mm256_loadu_si256((const void *)(x + 16 * w));
-        __m256i up = _mm256_loadu_si256((const void *)(x + 16 * w + 8));
-        if (key) {
-            __m256i d0 = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(words[w]));
-            __m256i d1 = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(words[w], 1));
-            low = round_stochastic_avx2(low, d0, high, form);
-            up = round_stochastic_avx2(up, d1, high, form);
-        } else {
-            low = round_even_avx2(low, high);
-            up = round_even_avx2(up, high);
-        }
-        __m256i packed = _mm256_packs_epi32(low, up);
-        if (form & WIDE) {
-            packed = _mm256_permute4x64_epi64(packed, 0xD8);
-            _mm256_storeu_si256((void *)((int16_t *)out + 16 * w), packed);
-        } else if (w % 2 == 0) {
-            half[w / 2] = packed;
-        } else {
-            packed = _mm256_packs_epi16(half[w / 2], packed);
-            packed = _mm256_permutevar8x32_epi32(packed, order);
-            _mm256_storeu_si256((void *)((int8_t *)out + 32 * (w / 2)), packed);
-        }
+    __m256i made[2], half = _mm256_setzero_si256();
+    philox_lanes lanes;
+    if (key) lanes = philox_start_avx2(key, next);
+#pragma GCC unroll 10
+    for (int j = 0; j < PHILOX_ROUNDS; j++) {
+        if (key) philox_round_avx2(&lanes, key, j);
+        if (j >= 8) continue;
+        const __m256i drawn = drawn_avx2(words[j / 2], j % 2);
+        made[j % 2] = mantissas_avx2(_mm256_loadu_ps(x + 8 * j), scale, drawn, key != NULL);
+        if (j % 2 == 0) continue;
+        const __m256i packed = _mm256_packs_epi32(made[0], made[1]);
+        if (wide)
+            STORE((int16_t *)out + 8 * (j - 1), _mm256_permute4x64_epi64(packed, 0xD8));
+        else if (j % 4 == 1)
+            half = packed;
+        else
+            STORE((int8_t *)out + 8 * (j - 3),
+                  _mm256_permutevar8x32_epi32(_mm256_packs_epi16(half, packed), order));
     }
+    if (key) philox_words_avx2(&lanes, words);
 }
 
-#define ROUND_RUN(name, FORM, KEY)                                                               \
-    TARGET_AVX2 static void name(const uint32_t *x, void *out, long first, long n, int exponent, \
-                                 const philox_key *key) {                                        \
-        const __m256i high = _mm256_set1_epi32(exponent + 150);                                  \
-        (void)key;                                                                               \
-        const int size = (FORM) & WIDE ? 2 : 1;                                                         \
-        long i = 0;                                                                              \
-        for (; i + 64 <= n; i += 64)                                                             \
-            round_block_avx2(x + i, (char *)out + size * i, (uint64_t)(first + i) / 64, high,    \
-                             FORM, KEY);                                                         \
-        if (i < n) {                                                                             \
-            uint32_t rest[64] = {0};                                                             \
-            int16_t made[64];                                                                    \
-            memcpy(rest, x + i, 4 * (size_t)(n - i));                                            \
-            round_block_avx2(rest, made, (uint64_t)(first + i) / 64, high, FORM, KEY);           \
-            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                      \
-        }                                                                                        \
+#define ROUND_RUN(name, WIDE, KEY)                                                                 \
+    TARGET_AVX2 static void name(const float *x, void *out, long first, long n, int exponent,      \
+                                 const philox_key *key) {                                          \
+        const __m256 scale = rounding_scale_avx2(exponent, (KEY) != NULL);                         \
+        const int size = (WIDE) ? 2 : 1;                                                           \
+        uint64_t next = (uint64_t)first / 64;                                                      \
+        __m256i words[4] = {_mm256_setzero_si256()};                                               \
+        long i = 0;                                                                                \
+        if (KEY) philox_avx2(key, next, words);                                                    \
+        for (; i + 64 <= n; i += 64)                                                               \
+            round_block_avx2(x + i, (char *)out + size * i, words, ++next, scale, WIDE, KEY);      \
+        if (i < n) {                                                                               \
+            float rest[64] = {0};                                                                  \
+            int16_t made[64];                                                                      \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                              \
+            round_block_avx2(rest, made, words, ++next, scale, WIDE, KEY);                         \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                        \
+        }                                                                                          \
     }
-ROUND_RUN(round_usual8, USUAL, key)
 ROUND_RUN(round_stochastic8, 0, key)
-ROUND_RUN(round_stochastic16, WIDE, key)
+ROUND_RUN(round_stochastic16, 1, key)
 ROUND_RUN(round_even8, 0, NULL)
-ROUND_RUN(round_even16, WIDE, NULL)
+ROUND_RUN(round_even16, 1, NULL)
 #endif
 
-/* Elements first (a multiple of 64) ... first + n - 1 of x, to out. */
-static void round_run(const float *x, void *out, long first, long n, int exponent, int wide,
-                      const philox_key *key) {
-    const uint32_t *part = (const uint32_t *)x + first;
+void round_run(const float *x, void *out, long first, long n, int exponent, int wide,
+               const philox_key *key) {
 #if MMINT_X86
-    if (level->avx2) {
-        const int usual = exponent + 150 - FRACTION_BITS > 32; /* field 0: cut to nothing */
+    if (level->avx2 && scale_does(exponent)) {
         if (key)
-            (wide    ? round_stochastic16
-             : usual ? round_usual8
-                     : round_stochastic8)(part, out, first, n, exponent, key);
+            (wide ? round_stochastic16 : round_stochastic8)(x + first, out, first, n, exponent, key);
         else
-            (wide ? round_even16 : round_even8)(part, out, first, n, exponent, key);
+            (wide ? round_even16 : round_even8)(x + first, out, first, n, exponent, NULL);
         return;
     }
 #endif
-    round_portable(part, out, first, n, exponent, wide, key);
+    round_portable((const uint32_t *)x + first, out, first, n, exponent, wide, key);
 }
 
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
@@ -328,8 +277,9 @@ int64_t quantize(const quantize_args *a) {
     const int wide = a->bits > 8, threads = (int)a->threads;
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
     const float *x = (const float *)a->x;
+    const uint32_t top = a->top < 0 ? top_magnitude(x, n, threads) : (uint32_t)a->top;
     int exponent;
-    if (exponent_of(top_magnitude(x, n, threads), (int)a->bits, &exponent)) return NOT_FINITE;
+    if (exponent_of(top, (int)a->bits, &exponent)) return NOT_FINITE;
     const philox_key *drawn = a->stochastic ? &key : NULL;
     if (!transposed)
         round_all(x, (void *)a->out, n, exponent, wide, drawn, threads);

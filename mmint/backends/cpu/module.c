@@ -3,9 +3,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "addition.h"
 #include "conv.h"
 #include "exact.h"
 #include "mapping.h"
+#include "norm.h"
+#include "planes.h"
+#include "pooling.h"
 #include "sgd.h"
 
 const level_t *level = &portable_level;
@@ -40,6 +44,20 @@ static PyObject *call(kernel_t kernel, size_t size, PyObject *const *values, Py_
     }                                                                                           \
     _Static_assert(sizeof(type) <= MOST_ARGUMENTS * sizeof(int64_t), "too many arguments");
 
+KERNEL(add, add_args)
+KERNEL(avg_pool2d, avg_pool2d_args)
+KERNEL(avg_pool2d_grad, avg_pool2d_args)
+KERNEL(planar, planar_args)
+KERNEL(norm, norm_args)
+KERNEL(norm_grad, norm_grad_args)
+KERNEL(norm_weight_grad, norm_weight_grad_args)
+KERNEL(update_running, update_running_args)
+KERNEL(frozen_norm, frozen_norm_args)
+KERNEL(frozen_norm_weight_grad, frozen_norm_weight_grad_args)
+KERNEL(layer_norm, layer_norm_args)
+KERNEL(layer_norm_grad, layer_norm_grad_args)
+KERNEL(plane_sums, plane_sums_args)
+KERNEL(plane_products, plane_products_args)
 KERNEL(quantize, quantize_args)
 KERNEL(dequantize, dequantize_args)
 KERNEL(channel_sum, channel_sum_args)
@@ -116,6 +134,20 @@ static PyObject *py_set_level(PyObject *self, PyObject *name) {
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
 
 static PyMethodDef methods[] = {
+    METHOD(add),
+    METHOD(avg_pool2d),
+    METHOD(avg_pool2d_grad),
+    METHOD(planar),
+    METHOD(norm),
+    METHOD(norm_grad),
+    METHOD(norm_weight_grad),
+    METHOD(update_running),
+    METHOD(frozen_norm),
+    METHOD(frozen_norm_weight_grad),
+    METHOD(layer_norm),
+    METHOD(layer_norm_grad),
+    METHOD(plane_sums),
+    METHOD(plane_products),
     METHOD(quantize),
     METHOD(dequantize),
     METHOD(channel_sum),

@@ -12,6 +12,8 @@ INLINE uint32_t pattern_of(float x) {
     return u;
 }
 
+INLINE uint32_t magnitude_of(float x) { return pattern_of(x) & 0x7FFFFFFF; }
+
 INLINE float float_of(uint32_t u) {
     float x;
     memcpy(&x, &u, 4);

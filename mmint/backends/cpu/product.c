@@ -8,10 +8,10 @@ enum {
 
 typedef struct {
     const product_t *p;
-    long panels, groups, block, blocks; /* panels of rows */
-    int widened;                        /* each block's sums go to int64 */
-    const int32_t *rows;
-    int32_t *lanes, *sums, *lane_bias;
+    long panels, lane_panels, groups, block, blocks; /* panels of rows, of lanes */
+    long at_once, jobs;                              /* panels of lanes a job */
+    int widened;                                     /* each block's sums go to int64 */
+    int32_t *rows, *lanes, *sums;
     int64_t *wide_sums;
     char *scratch;
 } worker_t;
@@ -27,31 +27,29 @@ static long rows_at(const worker_t *w, long block, long panel) {
 }
 
 /* Finishes a tile that has no fast way: with int64 sums, or beyond what `finish` calls fast. */
-static int finish_tile(const worker_t *w, const int32_t *sums, const int64_t *wide, long panel,
-                       long lane, int count, const long *place) {
+static void finish_tile(const worker_t *w, const int32_t *sums, const int64_t *wide, long panel,
+                        long lane, int count, const long *place, extent_t *seen) {
     const finish_t *f = w->p->finish;
     const long first = panel * MR, rows = least(MR, w->p->a.lanes - first);
-    int any = 0;
     for (long r = 0; r < rows; r++) {
         float *out = w->p->out + (first + r) * w->p->row_stride;
         for (int l = 0; l < count; l++) {
             const long index = f->by_lane ? lane + l : first + r;
             const int64_t sum = wide ? wide[NR * r + l] : sums[NR * r + l];
-            any |= sum != 0;
             out[place[l]] = finish_one(f, sum, index);
+            extent_take(seen, l, sum != 0, out[place[l]]);
         }
     }
-    return any;
 }
 
 /* Panels of lanes first ... last - 1. */
-static int work(const worker_t *w, long first, long last) {
+static void work(const worker_t *w, long first, long last, extent_t *seen) {
     static const int32_t none[NR];
     const product_t *p = w->p;
     const finish_t *f = p->finish;
     const long per_image = p->grid_h * p->grid_w;
     long place[BLOCK_LANES][NR];
-    int direct[BLOCK_LANES], count[BLOCK_LANES], any = 0;
+    int direct[BLOCK_LANES], count[BLOCK_LANES];
     for (long j = first; j < last; j++) {
         const long lane = j * NR;
         int straight = 1;
@@ -65,7 +63,7 @@ static int work(const worker_t *w, long first, long last) {
                 if (++y == p->grid_h) y = 0, n++;
             }
         }
-        direct[j - first] = straight && count[j - first] == NR && f->fast && !w->widened;
+        direct[j - first] = straight && count[j - first] == NR;
     }
     for (long block = 0; block < most(w->blocks, 1); block++) {
         const long g0 = block_start(w, block), g1 = block_start(w, block + 1);
@@ -75,97 +73,170 @@ static int work(const worker_t *w, long first, long last) {
         const long chunk = most(1, ROW_BYTES / (4 * MR * most(1, g1 - g0)));
         for (long i0 = 0; i0 < w->panels; i0 += chunk) {
             for (long j = first; j < last; j++) {
+                const long *to = place[j - first];
+                const int lanes = count[j - first];
                 for (long i = i0; i < least(w->panels, i0 + chunk); i++) {
                     const int32_t *a = w->rows + rows_at(w, block, i);
                     const int32_t *b = w->lanes + (j - first) * w->block * NR;
                     const long index = (j - first) * w->panels + i;
                     int32_t *sums = w->sums + (w->blocks > 1 ? index * TILE : 0);
                     const int32_t *before = block && !w->widened ? sums : NULL;
-                    if (is_last && direct[j - first]) {
-                        any |= level->tile(a, b, g1 - g0, before, NULL, f,
-                                           f->by_lane ? none : f->bias32 + i * MR,
-                                           f->by_lane ? f->bias32 + j * NR : none,
-                                           p->out + place[j - first][0] + i * MR * p->row_stride,
-                                           p->row_stride, (int)least(MR, p->a.lanes - i * MR));
-                        continue;
-                    }
                     if (is_last && f->fast && !w->widened) {
-                        float made[TILE];
-                        const long rows = least(MR, p->a.lanes - i * MR);
-                        any |= level->tile(a, b, g1 - g0, before, NULL, f,
-                                           f->by_lane ? none : f->bias32 + i * MR,
-                                           f->by_lane ? f->bias32 + j * NR : none, made, NR,
-                                           (int)rows);
-                        for (long r = 0; r < rows; r++) {
-                            float *out = p->out + (i * MR + r) * p->row_stride;
-                            for (int l = 0; l < count[j - first]; l++)
-                                out[place[j - first][l]] = made[NR * r + l];
+                        results_t results = {.rows = (int)least(MR, p->a.lanes - i * MR),
+                                             .scale = f->scale};
+                        if (f->bias) {
+                            results.row_bias = f->by_lane ? none : f->bias32 + i * MR;
+                            results.lane_bias = f->by_lane ? f->bias32 + j * NR : none;
                         }
+                        float *out = p->out + i * MR * p->row_stride;
+                        if (direct[j - first]) {
+                            results.out = out + to[0];
+                            results.stride = p->row_stride;
+                            results.seen = seen;
+                            level->tile(a, b, g1 - g0, before, NULL, &results);
+                            continue;
+                        }
+                        float made[TILE];
+                        extent_t part = {{0}, {0}};
+                        results.out = made;
+                        results.stride = NR;
+                        results.seen = &part;
+                        level->tile(a, b, g1 - g0, before, NULL, &results);
+                        extent_join(seen, &part, lanes);
+                        for (long r = 0; r < results.rows; r++, out += p->row_stride)
+                            for (int l = 0; l < lanes; l++) out[to[l]] = made[NR * r + l];
                         continue;
                     }
-                    level->tile(a, b, g1 - g0, before, sums, f, NULL, NULL, NULL, 0, 0);
+                    level->tile(a, b, g1 - g0, before, sums, NULL);
                     int64_t *wide = NULL;
                     if (w->widened) {
                         wide = w->wide_sums + index * TILE;
                         for (int e = 0; e < TILE; e++) wide[e] = (block ? wide[e] : 0) + sums[e];
                     }
-                    if (is_last)
-                        any |= finish_tile(w, sums, wide, i, j * NR, count[j - first],
-                                           place[j - first]);
+                    if (is_last) finish_tile(w, sums, wide, i, j * NR, lanes, to, seen);
                 }
             }
         }
     }
-    return any;
 }
 
-int product(const product_t *p, int threads, int *any) {
+static void work_on_job(const worker_t *w, long job, extent_t *seen) {
+    work(w, job * w->at_once, least(w->lane_panels, (job + 1) * w->at_once), seen);
+}
+
+static void pack_rows(const worker_t *w, long panel) {
+    for (long block = 0; block < w->blocks; block++)
+        pack(&w->p->a, panel * MR, MR, block_start(w, block), block_start(w, block + 1),
+             w->rows + rows_at(w, block, panel), w->scratch);
+}
+
+static worker_t prepare(const product_t *p, int threads) {
     const long limit = int32_groups(p->largest);
-    worker_t shared = {.p = p, .panels = div_up(p->a.lanes, MR)};
-    shared.groups = p->b.taps * tap_groups(&p->b);
-    shared.blocks = div_up(shared.groups, BLOCK);
-    shared.block = shared.blocks ? div_up(shared.groups, shared.blocks) : 1;
-    shared.widened = shared.groups > limit;
-    if (shared.widened) {
-        shared.block = least(shared.block, limit);
-        shared.blocks = div_up(shared.groups, shared.block);
+    worker_t w = {.p = p, .panels = div_up(p->a.lanes, MR), .lane_panels = div_up(p->b.lanes, NR)};
+    w.groups = p->b.taps * tap_groups(&p->b);
+    w.blocks = div_up(w.groups, BLOCK);
+    w.block = w.blocks ? div_up(w.groups, w.blocks) : 1;
+    w.widened = w.groups > limit;
+    if (w.widened) {
+        w.block = least(w.block, limit);
+        w.blocks = div_up(w.groups, w.block);
     }
-    const long lane_panels = div_up(p->b.lanes, NR);
-    const int many = shared.blocks > 1 || 4 * MR * shared.panels * shared.groups > ROW_BYTES;
-    const long at_once = many ? most(1, least(BLOCK_LANES, lane_panels / (2 * threads))) : 1;
-    const long jobs = div_up(lane_panels, at_once);
-    if (!jobs || !shared.panels) return OK;
-    int32_t *rows = allocate((size_t)(shared.panels * shared.groups * MR) * 4);
-    if (!rows) return NO_MEMORY;
-    shared.rows = rows;
-    int failed = 0, found = 0;
-#pragma omp parallel num_threads(threads) reduction(| : found) if (jobs > 1)
+    const int many = w.blocks > 1 || 4 * MR * w.panels * w.groups > ROW_BYTES;
+    w.at_once = many ? most(1, least(BLOCK_LANES, w.lane_panels / (2 * threads))) : 1;
+    w.jobs = w.panels ? div_up(w.lane_panels, w.at_once) : 0;
+    return w;
+}
+
+static int32_t *rows_allocate(const worker_t *w) {
+    return allocate((size_t)(w->panels * w->groups * MR) * 4);
+}
+
+/* What each thread has of its own; is it there? */
+static int worker_allocate(worker_t *w) {
+    const size_t tiles = (size_t)(w->blocks > 1 ? w->at_once * w->panels : 1);
+    w->lanes = allocate((size_t)(w->at_once * w->block * NR) * 4);
+    w->sums = allocate(tiles * TILE * 4);
+    w->wide_sums = w->widened ? allocate(tiles * TILE * 8) : NULL;
+    w->scratch = allocate((size_t)most(pack_scratch(&w->p->a), pack_scratch(&w->p->b)));
+    return w->lanes && w->sums && w->scratch && (w->wide_sums || !w->widened);
+}
+
+static void worker_free(const worker_t *w) {
+    free(w->lanes);
+    free(w->sums);
+    free(w->wide_sums);
+    free(w->scratch);
+}
+
+int product(const product_t *p, int threads, extent_t *seen) {
+    worker_t shared = prepare(p, threads);
+    if (!shared.jobs) return OK;
+    shared.rows = rows_allocate(&shared);
+    if (!shared.rows) return NO_MEMORY;
+    extent_t found = {{0}, {0}};
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(join : found) if (shared.jobs > 1)
     {
         worker_t w = shared;
-        const size_t tiles = (size_t)(shared.blocks > 1 ? at_once * shared.panels : 1);
-        w.lanes = allocate((size_t)(at_once * w.block * NR) * 4);
-        w.sums = allocate(tiles * TILE * 4);
-        w.wide_sums = w.widened ? allocate(tiles * TILE * 8) : NULL;
-        w.scratch = allocate((size_t)most(pack_scratch(&p->a), pack_scratch(&p->b)));
-        const int ready = w.lanes && w.sums && w.scratch && (w.wide_sums || !w.widened);
+        const int ready = worker_allocate(&w);
         if (!ready) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp for schedule(static)
         for (long i = 0; i < shared.panels; i++)
-            for (long block = 0; ready && block < w.blocks; block++)
-                pack(&p->a, i * MR, MR, block_start(&w, block), block_start(&w, block + 1),
-                     rows + rows_at(&w, block, i), w.scratch);
+            if (ready) pack_rows(&w, i);
 #pragma omp for schedule(dynamic, 1)
-        for (long job = 0; job < jobs; job++)
-            if (ready) found |= work(&w, job * at_once, least(lane_panels, (job + 1) * at_once));
-        free(w.lanes);
-        free(w.sums);
-        free(w.wide_sums);
-        free(w.scratch);
+        for (long job = 0; job < shared.jobs; job++)
+            if (ready) work_on_job(&w, job, &found);
+        worker_free(&w);
     }
-    free(rows);
-    *any |= found;
+    free(shared.rows);
+    extent_join(seen, &found, NR);
+    return failed ? NO_MEMORY : OK;
+}
+
+static product_t item_of(const product_t *p, const batch_t *batch, long i) {
+    product_t item = *p;
+    item.a.base += i * batch->a_step;
+    item.b.base += i * batch->b_step;
+    item.out += i * batch->out_step;
+    return item;
+}
+
+int product_batch(const product_t *p, const batch_t *batch, int threads, extent_t *seen) {
+    const worker_t shared = prepare(p, 1);
+    if (!shared.jobs) return OK;
+    if (batch->count < 2 * threads) {
+        int status = OK;
+        for (long i = 0; !status && i < batch->count; i++) {
+            const product_t item = item_of(p, batch, i);
+            status = product(&item, threads, seen);
+        }
+        return status;
+    }
+    extent_t found = {{0}, {0}};
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(join : found) if (threads > 1)
+    {
+        worker_t w = shared;
+        w.rows = rows_allocate(&w);
+        const int ready = worker_allocate(&w) && w.rows;
+        if (!ready) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (long i = 0; i < batch->count; i++) {
+            const product_t item = item_of(p, batch, i);
+            if (!ready) continue;
+            w.p = &item;
+            for (long panel = 0; panel < w.panels; panel++) pack_rows(&w, panel);
+            for (long job = 0; job < w.jobs; job++) work_on_job(&w, job, &found);
+        }
+        worker_free(&w);
+        free(w.rows);
+    }
+    extent_join(seen, &found, NR);
     return failed ? NO_MEMORY : OK;
 }

@@ -17,8 +17,14 @@ typedef struct {
     long image_stride, row_stride, step_y, step_x;
 } product_t;
 
-/* Sets *any where a sum is not zero. */
-int product(const product_t *p, int threads, int *any);
+int product(const product_t *p, int threads, extent_t *seen);
+
+/* `count` products of one shape, so far apart: operands in bytes, results in elements. */
+typedef struct {
+    long count, a_step, b_step, out_step;
+} batch_t;
+
+int product_batch(const product_t *p, const batch_t *batch, int threads, extent_t *seen);
 
 /* How many groups of two products of that magnitude an int32 is sure to hold. */
 INLINE long int32_groups(double largest) {

@@ -1,9 +1,8 @@
 /* Tiles and packing in plain C. */
-#include "finish.h"
+#include "extent.h"
 
-static int tile(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
-                int32_t *c_out, const finish_t *finish, const int32_t *row_bias,
-                const int32_t *lane_bias, float *out, long ldo, int rows) {
+static void tile(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
+                 int32_t *c_out, const results_t *to) {
     /* modulo 2**32: the true sums fit, partial ones of the cast need not */
     uint32_t c[TILE] = {0};
     const int16_t *pa = (const int16_t *)a, *pb = (const int16_t *)b;
@@ -13,20 +12,18 @@ static int tile(const int32_t *a, const int32_t *b, long groups, const int32_t *
             for (int l = 0; l < NR; l++)
                 c[NR * r + l] += (uint32_t)(pa[2 * r] * pb[2 * l]) +
                                  (uint32_t)(pa[2 * r + 1] * pb[2 * l + 1]);
-    if (!out) {
+    if (!to) {
         memcpy(c_out, c, sizeof c);
-        return 0;
+        return;
     }
-    uint32_t any = 0;
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; r < to->rows; r++)
         for (int l = 0; l < NR; l++) {
             const uint32_t sum = c[NR * r + l];
-            any |= sum;
-            out[r * ldo + l] =
-                (float)(int32_t)(sum + (uint32_t)row_bias[r] + (uint32_t)lane_bias[l]) *
-                finish->scale;
+            const int32_t bias = to->row_bias ? to->row_bias[r] + to->lane_bias[l] : 0;
+            const float made = (float)(int32_t)(sum + (uint32_t)bias) * to->scale;
+            to->out[r * to->stride + l] = made;
+            extent_take(to->seen, l, sum != 0, made);
         }
-    return any != 0;
 }
 
 static void pack_rows(int16_t *dst, const void *const *rows, int lanes, long length, int wide) {
@@ -54,9 +51,8 @@ const level_t portable_level = {"portable", tile, pack_rows, pack_columns, 0};
 #include <arm_neon.h>
 
 /* a: six pairs; b: sixteen pairs, split by the load into first and second members. */
-static int tile_neon(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
-                     int32_t *c_out, const finish_t *finish, const int32_t *row_bias,
-                     const int32_t *lane_bias, float *out, long ldo, int rows) {
+static void tile_neon(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
+                      int32_t *c_out, const results_t *to) {
     int32x4_t c[MR][4];
     const int16_t *pa = (const int16_t *)a, *pb = (const int16_t *)b;
     for (int r = 0; r < MR; r++)
@@ -74,20 +70,27 @@ static int tile_neon(const int32_t *a, const int32_t *b, long groups, const int3
             }
         }
     }
-    if (!out) {
+    if (!to) {
         for (int r = 0; r < MR; r++)
             for (int q = 0; q < 4; q++) vst1q_s32(c_out + NR * r + 4 * q, c[r][q]);
-        return 0;
+        return;
     }
-    int32x4_t any = vdupq_n_s32(0);
-    for (int r = 0; r < rows; r++)
-        for (int q = 0; q < 4; q++) {
-            any = vorrq_s32(any, c[r][q]);
-            int32x4_t sum = vaddq_s32(c[r][q], vdupq_n_s32(row_bias[r]));
-            sum = vaddq_s32(sum, vld1q_s32(lane_bias + 4 * q));
-            vst1q_f32(out + r * ldo + 4 * q, vmulq_n_f32(vcvtq_f32_s32(sum), finish->scale));
+    for (int q = 0; q < 4; q++) {
+        uint32x4_t any = vld1q_u32(to->seen->any + 4 * q), top = vld1q_u32(to->seen->top + 4 * q);
+        for (int r = 0; r < to->rows; r++) {
+            any = vorrq_u32(any, vreinterpretq_u32_s32(c[r][q]));
+            int32x4_t sum = c[r][q];
+            if (to->row_bias) {
+                sum = vaddq_s32(sum, vdupq_n_s32(to->row_bias[r]));
+                sum = vaddq_s32(sum, vld1q_s32(to->lane_bias + 4 * q));
+            }
+            const float32x4_t made = vmulq_n_f32(vcvtq_f32_s32(sum), to->scale);
+            vst1q_f32(to->out + r * to->stride + 4 * q, made);
+            top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(made)));
         }
-    return vmaxvq_u32(vreinterpretq_u32_s32(any)) != 0;
+        vst1q_u32(to->seen->any + 4 * q, any);
+        vst1q_u32(to->seen->top + 4 * q, top);
+    }
 }
 
 const level_t neon_level = {"neon", tile_neon, pack_rows, pack_columns, 0};

@@ -1,5 +1,5 @@
 /* Tiles and packing for AVX2, and tiles for the two VNNI extensions, which share its packing. */
-#include "finish.h"
+#include "extent.h"
 #include "x86.h"
 
 #if MMINT_X86
@@ -13,14 +13,26 @@
 #define KEEP(r)                   \
     STORE(c_out + NR * r, x##r);  \
     STORE(c_out + NR * r + 8, y##r);
-#define FINISH(r)                                                                                \
+#define WRITE(r)                                                                                 \
+    {                                                                                            \
+        const __m256 made0 = _mm256_mul_ps(_mm256_cvtepi32_ps(x##r), scale);                     \
+        const __m256 made1 = _mm256_mul_ps(_mm256_cvtepi32_ps(y##r), scale);                     \
+        _mm256_storeu_ps(out, made0);                                                            \
+        _mm256_storeu_ps(out + 8, made1);                                                        \
+        out += stride;                                                                           \
+        top0 = _mm256_max_epu32(top0, _mm256_and_si256(_mm256_castps_si256(made0), mask));       \
+        top1 = _mm256_max_epu32(top1, _mm256_and_si256(_mm256_castps_si256(made1), mask));       \
+    }
+#define FINISH(r) \
+    if (r < rows) WRITE(r)
+#define FINISH_BIASED(r)                                                                         \
     if (r < rows) {                                                                              \
         const __m256i bias = _mm256_set1_epi32(row_bias[r]);                                     \
-        any = _mm256_or_si256(any, _mm256_or_si256(x##r, y##r));                                 \
+        any0 = _mm256_or_si256(any0, x##r);                                                      \
+        any1 = _mm256_or_si256(any1, y##r);                                                      \
         x##r = _mm256_add_epi32(x##r, _mm256_add_epi32(bias, lane0));                            \
         y##r = _mm256_add_epi32(y##r, _mm256_add_epi32(bias, lane1));                            \
-        _mm256_storeu_ps(out + r * ldo, _mm256_mul_ps(_mm256_cvtepi32_ps(x##r), scale));         \
-        _mm256_storeu_ps(out + r * ldo + 8, _mm256_mul_ps(_mm256_cvtepi32_ps(y##r), scale));     \
+        WRITE(r)                                                                                 \
     }
 #define TILE_BODY(MULTIPLY)                                                                      \
     EACH_ROW(START)                                                                              \
@@ -28,20 +40,33 @@
         const __m256i b0 = LOAD(b), b1 = LOAD(b + 8);                                            \
         EACH_ROW(MULTIPLY)                                                                       \
     }                                                                                            \
-    if (!out) {                                                                                  \
+    if (!to) {                                                                                   \
         EACH_ROW(KEEP)                                                                           \
-        return 0;                                                                                \
+        return;                                                                                  \
     }                                                                                            \
-    const __m256 scale = _mm256_set1_ps(finish->scale);                                          \
-    const __m256i lane0 = LOAD(lane_bias), lane1 = LOAD(lane_bias + 8);                          \
-    __m256i any = _mm256_setzero_si256();                                                        \
-    EACH_ROW(FINISH)                                                                             \
-    return !_mm256_testz_si256(any, any);
+    float *out = to->out;                                                                        \
+    const long stride = to->stride;                                                              \
+    const int rows = to->rows;                                                                   \
+    extent_t *seen = to->seen;                                                                   \
+    const __m256 scale = _mm256_set1_ps(to->scale);                                              \
+    const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);                                          \
+    __m256i top0 = LOAD(seen->top), top1 = LOAD(seen->top + 8);                                  \
+    if (to->row_bias) {                                                                          \
+        const int32_t *row_bias = to->row_bias;                                                  \
+        const __m256i lane0 = LOAD(to->lane_bias), lane1 = LOAD(to->lane_bias + 8);              \
+        __m256i any0 = LOAD(seen->any), any1 = LOAD(seen->any + 8);                              \
+        EACH_ROW(FINISH_BIASED)                                                                  \
+        STORE(seen->any, any0);                                                                  \
+        STORE(seen->any + 8, any1);                                                              \
+    } else {                                                                                     \
+        EACH_ROW(FINISH)                                                                         \
+    }                                                                                            \
+    STORE(seen->top, top0);                                                                      \
+    STORE(seen->top + 8, top1);
 
 #define TILE_PARAMETERS                                                                          \
     const int32_t *a, const int32_t *b, long groups, const int32_t *c_in, int32_t *c_out,        \
-        const finish_t *finish, const int32_t *row_bias, const int32_t *lane_bias, float *out,   \
-        long ldo, int rows
+        const results_t *to
 
 #define MULTIPLY_AVX2(r)                                              \
     {                                                                 \
@@ -49,7 +74,7 @@
         x##r = _mm256_add_epi32(x##r, _mm256_madd_epi16(t, b0));      \
         y##r = _mm256_add_epi32(y##r, _mm256_madd_epi16(t, b1));      \
     }
-TARGET_AVX2 static int tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
+TARGET_AVX2 static void tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
 
 #define MULTIPLY_AVXVNNI(r)                                  \
     {                                                        \
@@ -57,7 +82,7 @@ TARGET_AVX2 static int tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
         x##r = _mm256_dpwssd_avx_epi32(x##r, t, b0);         \
         y##r = _mm256_dpwssd_avx_epi32(y##r, t, b1);         \
     }
-__attribute__((target("avx2,fma,avxvnni"))) static int tile_avxvnni(TILE_PARAMETERS) {
+__attribute__((target("avx2,fma,avxvnni"))) static void tile_avxvnni(TILE_PARAMETERS) {
     TILE_BODY(MULTIPLY_AVXVNNI)
 }
 
@@ -71,13 +96,23 @@ __attribute__((target("avx2,fma,avxvnni"))) static int tile_avxvnni(TILE_PARAMET
 #define LAST_512(r) x##r = _mm512_dpwssd_epi32(x##r, _mm512_set1_epi32(a[r]), b0);
 #define JOIN_512(r) x##r = _mm512_add_epi32(x##r, y##r);
 #define KEEP_512(r) _mm512_storeu_si512(c_out + NR * r, x##r);
-#define FINISH_512(r)                                                                        \
-    if (r < rows) {                                                                          \
-        any = _mm512_or_si512(any, x##r);                                                    \
-        x##r = _mm512_add_epi32(x##r, _mm512_add_epi32(_mm512_set1_epi32(row_bias[r]), lane)); \
-        _mm512_storeu_ps(out + r * ldo, _mm512_mul_ps(_mm512_cvtepi32_ps(x##r), scale));     \
+#define WRITE_512(r)                                                                    \
+    {                                                                                   \
+        const __m512 made = _mm512_mul_ps(_mm512_cvtepi32_ps(x##r), scale);             \
+        _mm512_storeu_ps(out, made);                                                    \
+        out += stride;                                                                  \
+        top = _mm512_max_epu32(top, _mm512_and_si512(_mm512_castps_si512(made), mask)); \
     }
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static int tile_avx512vnni(
+#define FINISH_512(r) \
+    if (r < rows) WRITE_512(r)
+#define FINISH_BIASED_512(r)                                                            \
+    if (r < rows) {                                                                     \
+        any = _mm512_or_si512(any, x##r);                                               \
+        const __m512i bias = _mm512_set1_epi32(row_bias[r]);                            \
+        x##r = _mm512_add_epi32(x##r, _mm512_add_epi32(bias, lane));                    \
+        WRITE_512(r)                                                                    \
+    }
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static void tile_avx512vnni(
     TILE_PARAMETERS) {
     EACH_ROW(START_512)
     for (; groups > 1; groups -= 2, a += 2 * MR, b += 2 * NR) {
@@ -89,15 +124,27 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static int tile_
         EACH_ROW(LAST_512)
     }
     EACH_ROW(JOIN_512)
-    if (!out) {
+    if (!to) {
         EACH_ROW(KEEP_512)
-        return 0;
+        return;
     }
-    const __m512 scale = _mm512_set1_ps(finish->scale);
-    const __m512i lane = _mm512_loadu_si512(lane_bias);
-    __m512i any = _mm512_setzero_si512();
-    EACH_ROW(FINISH_512)
-    return _mm512_test_epi32_mask(any, any) != 0;
+    float *out = to->out;
+    const long stride = to->stride;
+    const int rows = to->rows;
+    extent_t *seen = to->seen;
+    const __m512 scale = _mm512_set1_ps(to->scale);
+    const __m512i mask = _mm512_set1_epi32(0x7FFFFFFF);
+    __m512i top = _mm512_loadu_si512(seen->top);
+    if (to->row_bias) {
+        const int32_t *row_bias = to->row_bias;
+        const __m512i lane = _mm512_loadu_si512(to->lane_bias);
+        __m512i any = _mm512_loadu_si512(seen->any);
+        EACH_ROW(FINISH_BIASED_512)
+        _mm512_storeu_si512(seen->any, any);
+    } else {
+        EACH_ROW(FINISH_512)
+    }
+    _mm512_storeu_si512(seen->top, top);
 }
 
 /* ---- packing ---- */
@@ -149,11 +196,26 @@ TARGET_AVX2 static void pack_rows_avx2(int16_t *dst, const void *const *rows, in
              : pack_rows_avx2_body(dst, rows, NR, length, 0);
 }
 
+/* `count` bytes and zeros up to 8. */
+INLINE uint64_t load8(const uint8_t *p, int count) {
+    uint64_t all = 0;
+    uint32_t low, high;
+    if (count >= 8) {
+        memcpy(&all, p, 8);
+    } else if (count >= 4) { /* two halves that overlap */
+        memcpy(&low, p, 4);
+        memcpy(&high, p + count - 4, 4);
+        all = low | (uint64_t)high << 8 * (count - 4);
+    } else {
+        for (int i = 0; i < count; i++) all |= (uint64_t)p[i] << 8 * i;
+    }
+    return all;
+}
+
 /* `count` bytes and zeros up to 16. */
 TARGET_AVX2 INLINE __m128i load_some(const void *p, int count) {
-    int8_t bytes[16] = {0};
-    memcpy(bytes, p, (size_t)count);
-    return _mm_loadu_si128((const void *)bytes);
+    return _mm_set_epi64x((long long)load8((const uint8_t *)p + 8, count - 8),
+                          (long long)load8(p, count));
 }
 
 TARGET_AVX2 static void pack_columns_avx2(int16_t *dst, const void *const *columns, long length,

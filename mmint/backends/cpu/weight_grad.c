@@ -38,11 +38,10 @@ static void work(const shared_t *s, long g0, long g1, long tap, long first, long
             for (long i = 0; i < s->panels; i++, a += here * MR) {
                 if (!s->widened) {
                     int32_t *sums = s->sums + (at + i) * TILE;
-                    level->tile(a, lanes, here, g ? sums : NULL, sums, NULL, NULL, NULL, NULL, 0,
-                                0);
+                    level->tile(a, lanes, here, g ? sums : NULL, sums, NULL);
                 } else {
                     int64_t *wide = s->wide_sums + (at + i) * TILE;
-                    level->tile(a, lanes, here, NULL, tile, NULL, NULL, NULL, NULL, 0, 0);
+                    level->tile(a, lanes, here, NULL, tile, NULL);
                     for (int e = 0; e < TILE; e++) wide[e] = (g ? wide[e] : 0) + tile[e];
                 }
             }
@@ -83,7 +82,7 @@ static void work_and_finish(const shared_t *s, long j, int32_t *lanes, int32_t *
     for (long i = 0; i < s->panels; i++) {
         for (long t = 0; t < taps; t++)
             level->tile(s->grad + i * here * MR, lanes + t * here * NR, here, NULL,
-                        tiles + t * TILE, NULL, NULL, NULL, NULL, 0, 0);
+                        tiles + t * TILE, NULL);
         for (long r = 0; r < least(MR, s->p->grad.lanes - i * MR); r++) {
             float *out = s->p->out + ((i * MR + r) * x->channels + j * NR) * taps;
             for (long t = 0; t < taps; t++)

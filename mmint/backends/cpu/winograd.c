@@ -185,6 +185,11 @@ INLINE void inputs_body(const shared_t *s, const places_t *at, int32_t *to, long
 
 /* ---- outputs ---- */
 
+INLINE s8 larger(s8 a, s8 b) {
+    const s8 less = a < b;
+    return (a & ~less) | (b & less);
+}
+
 INLINE void stage(float (*made)[16], const f8 *f) {
     for (int i = 0; i < 16; i++)
         for (int l = 0; l < 8; l++) made[l][i] = f[i][l];
@@ -213,15 +218,15 @@ TARGET_AVX2 static void stage_avx2(float (*made)[16], const f8 *f) {
 #endif
 
 /* Sums of one row, sums[point * TILE + lane], to float32. */
-INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *sums, long row,
-                        int avx2) {
+INLINE void outputs_body(const shared_t *s, const places_t *at, const int32_t *sums, long row,
+                         extent_t *seen, int avx2) {
     const winograd_t *p = s->p;
     const long offset = row * p->out_h * p->out_w, down = p->dilation_h * p->out_w;
     const long right = p->dilation_w;
     const uint32_t bias = (uint32_t)p->finish->bias32[row];
-    int found = 0;
     for (int first = 0; first < NR && first < at->count; first += 8) {
         v8 m[POINTS], y[16], any = {0};
+        s8 top = {0};
         f8 f[16];
         float made[8][16];
         for (int i = 0; i < POINTS; i++) memcpy(&m[i], sums + i * TILE + first, sizeof m[i]);
@@ -229,6 +234,7 @@ INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *su
         for (int i = 0; i < 16; i++) {
             any |= y[i];
             f[i] = __builtin_convertvector((s8)(y[i] + bias), f8) * p->finish->scale;
+            top = larger(top, (s8)f[i] & 0x7FFFFFFF);
         }
 #if MMINT_X86
         if (avx2)
@@ -241,18 +247,18 @@ INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *su
             const int high = at->high[first + l], wide = at->wide[first + l]; /* 0 in some phases */
             float *out = at->out[first + l] + offset;
             if (high == SIDE && wide == SIDE && right == 1) {
-                found |= any[l] != 0;
+                seen->any[l] |= any[l];
+                seen->top[l] = (uint32_t)most(seen->top[l], top[l]);
                 for (int i = 0; i < SIDE; i++) memcpy(out + i * down, made[l] + SIDE * i, 16);
                 continue;
             }
             for (int i = 0; i < high; i++)
                 for (int j = 0; j < wide; j++) {
-                    found |= y[SIDE * i + j][l] != 0;
                     out[i * down + j * right] = made[l][SIDE * i + j];
+                    extent_take(seen, l, y[SIDE * i + j][l] != 0, made[l][SIDE * i + j]);
                 }
         }
     }
-    return found;
 }
 
 /* ---- both forms ---- */
@@ -266,9 +272,9 @@ INLINE int outputs_body(const shared_t *s, const places_t *at, const int32_t *su
                                        long stride, v16(*made)[8]) {                             \
         inputs_body(s, at, to, stride, made, avx2);                                              \
     }                                                                                            \
-    target static int outputs_##suffix(const shared_t *s, const places_t *at,                    \
-                                       const int32_t *sums, long row) {                          \
-        return outputs_body(s, at, sums, row, avx2);                                             \
+    target static void outputs_##suffix(const shared_t *s, const places_t *at,                   \
+                                        const int32_t *sums, long row, extent_t *seen) {         \
+        outputs_body(s, at, sums, row, seen, avx2);                                              \
     }
 FORMS(portable, , 0)
 #if MMINT_X86
@@ -284,29 +290,26 @@ typedef struct {
 } worker_t;
 
 /* Sums of panels i0 ... i1 - 1 of rows and `panels` of tiles, to float32. */
-static int outputs(const shared_t *s, const worker_t *w, const places_t *at, long i0, long i1,
-                   long panels) {
-    int any = 0;
+static void outputs(const shared_t *s, const worker_t *w, const places_t *at, long i0, long i1,
+                    long panels, extent_t *seen) {
     for (long i = i0; i < i1; i++)
         for (long j = 0; j < panels; j++)
             for (long r = 0; r < least(MR, s->p->rows - i * MR); r++)
-                any |= FORM(outputs)(s, &at[j],
-                                     w->sums + ((i - i0) * PANELS + j) * POINTS * TILE + r * NR,
-                                     i * MR + r);
-    return any;
+                FORM(outputs)(s, &at[j],
+                              w->sums + ((i - i0) * PANELS + j) * POINTS * TILE + r * NR,
+                              i * MR + r, seen);
 }
 
 static void multiply(const shared_t *s, const worker_t *w, const int32_t *filters,
                      const int32_t *inputs, long i, long j, long point) {
-    level->tile(filters, inputs, s->groups, NULL, w->sums + ((i * PANELS + j) * POINTS + point) * TILE,
-                NULL, NULL, NULL, NULL, 0, 0);
+    level->tile(filters, inputs, s->groups, NULL,
+                w->sums + ((i * PANELS + j) * POINTS + point) * TILE, NULL);
 }
 
 /* Panels of tiles j0 ... and all rows, whose filters are there. */
-static int work_on_tiles(const shared_t *s, const worker_t *w, long j0) {
+static void work_on_tiles(const shared_t *s, const worker_t *w, long j0, extent_t *seen) {
     const long panels = least(PANELS, s->lane_panels - j0), panel = s->groups * NR;
     places_t at[PANELS];
-    int any = 0;
     for (long j = 0; j < panels; j++) {
         locate(s, (j0 + j) * NR, &at[j], s->zeros);
         FORM(inputs)(s, &at[j], w->inputs + j * panel, PANELS * panel, w->made);
@@ -318,16 +321,14 @@ static int work_on_tiles(const shared_t *s, const worker_t *w, long j0) {
                 for (long i = i0; i < i1; i++)
                     multiply(s, w, s->filters + (point * s->row_panels + i) * s->groups * MR,
                              w->inputs + (point * PANELS + j) * panel, i - i0, j, point);
-        any |= outputs(s, w, at, i0, i1, panels);
+        outputs(s, w, at, i0, i1, panels, seen);
     }
-    return any;
 }
 
 /* Panels of rows i0 ... i1 - 1 and all tiles, whose inputs are there. */
-static int work_on_rows(const shared_t *s, const worker_t *w, long i0, long i1) {
+static void work_on_rows(const shared_t *s, const worker_t *w, long i0, long i1, extent_t *seen) {
     const long size = s->groups * MR, panel = s->groups * NR;
     places_t at[PANELS];
-    int any = 0;
     for (long i = i0; i < i1; i++)
         FORM(filters)(s, i, w->filters + (i - i0) * size, (i1 - i0) * size, w->made);
     for (long j0 = 0; j0 < s->lane_panels; j0 += PANELS) {
@@ -338,9 +339,8 @@ static int work_on_rows(const shared_t *s, const worker_t *w, long i0, long i1) 
                 for (long i = i0; i < i1; i++)
                     multiply(s, w, w->filters + (point * (i1 - i0) + i - i0) * size,
                              s->inputs + ((j0 + j) * POINTS + point) * panel, i - i0, j, point);
-        any |= outputs(s, w, at, i0, i1, panels);
+        outputs(s, w, at, i0, i1, panels, seen);
     }
-    return any;
 }
 
 static shared_t prepare(const winograd_t *p) {
@@ -377,7 +377,7 @@ int winograd_fits(const winograd_t *p) {
     return 1;
 }
 
-int winograd(const winograd_t *p, int threads, int *any) {
+int winograd(const winograd_t *p, int threads, extent_t *seen) {
     shared_t s = prepare(p);
     if (!s.row_panels || !s.lane_panels) return OK;
     const int by_rows = s.lane_panels * NR < s.row_panels * MR;
@@ -389,8 +389,9 @@ int winograd(const winograd_t *p, int threads, int *any) {
     else
         s.filters = allocate((size_t)(s.row_panels * filter_size) * 4);
     s.zeros = calloc((size_t)p->channels + 64, 1);
-    int failed = !(s.filters || s.inputs) || !s.zeros, found = 0;
-#pragma omp parallel num_threads(threads) reduction(| : found)
+    int failed = !(s.filters || s.inputs) || !s.zeros;
+    extent_t found = {{0}, {0}};
+#pragma omp parallel num_threads(threads) reduction(join : found)
     {
         worker_t w = {.sums = allocate(ROW_PANELS * PANELS * POINTS * TILE * 4)};
         w.made = allocate(POINTS * sizeof *w.made);
@@ -414,14 +415,14 @@ int winograd(const winograd_t *p, int threads, int *any) {
             }
 #pragma omp for schedule(dynamic, 1)
             for (long i = 0; i < s.row_panels; i += rows)
-                found |= work_on_rows(&s, &w, i, least(s.row_panels, i + rows));
+                work_on_rows(&s, &w, i, least(s.row_panels, i + rows), &found);
         } else if (!failed) {
 #pragma omp for schedule(dynamic, 1)
             for (long i = 0; i < s.row_panels; i++)
                 FORM(filters)(&s, i, s.filters + i * s.groups * MR, s.row_panels * s.groups * MR,
                               w.made);
 #pragma omp for schedule(dynamic, 1)
-            for (long j = 0; j < s.lane_panels; j += PANELS) found |= work_on_tiles(&s, &w, j);
+            for (long j = 0; j < s.lane_panels; j += PANELS) work_on_tiles(&s, &w, j, &found);
         }
         free(w.sums);
         free(w.made);
@@ -431,6 +432,6 @@ int winograd(const winograd_t *p, int threads, int *any) {
     free(s.filters);
     free(s.inputs);
     free(s.zeros);
-    *any |= found;
+    extent_join(seen, &found, NR);
     return failed ? NO_MEMORY : OK;
 }

@@ -34,7 +34,7 @@ int winograd_pays(const winograd_t *p);
 /* Is it exact for these weights? */
 int winograd_fits(const winograd_t *p);
 
-int winograd(const winograd_t *p, int threads, int *any);
+int winograd(const winograd_t *p, int threads, extent_t *seen);
 
 /* The weight gradient the same way: F(3 x 3, 4 x 4), sums over tiles of 4 x 4 gradients; here 64 Y
  * is kept below 2**31 by summing 128 tiles at a time.

@@ -239,8 +239,7 @@ int winograd_grad(const winograd_grad_t *p, int threads) {
                     for (long i = i0; i < i1; i++)
                         level->tile(s.grads + (k * s.row_panels + i) * PAIRS * MR,
                                     s.inputs + (k * s.lane_panels + j) * PAIRS * NR, pairs, NULL,
-                                    sums + ((i - i0) * POINTS + k) * TILE, NULL, NULL, NULL, NULL,
-                                    0, 0);
+                                    sums + ((i - i0) * POINTS + k) * TILE, NULL);
                 for (long row = i0 * MR; row < least(p->rows, i1 * MR); row++)
                     FORM(output)(&s, sums + (row / MR - i0) * POINTS * TILE + row % MR * NR, row,
                                  j, first == 0, is_last);

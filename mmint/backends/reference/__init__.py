@@ -4,8 +4,25 @@ Sums of products are carried by float64 where a bound shows that they stay below
 every step is an exact integer; all else is int64. Other backends must give the same bits.
 """
 
+from .addition import add
 from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .mapping import dequantize, quantize
+from .norm import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_weight_grad,
+    frozen_norm,
+    frozen_norm_grad,
+    frozen_norm_weight_grad,
+    group_norm,
+    group_norm_grad,
+    layer_norm,
+    layer_norm_grad,
+    plane_products,
+    plane_sums,
+    update_running,
+)
+from .pooling import avg_pool2d, avg_pool2d_grad
 from .products import (
     channel_sum,
     conv2d,
@@ -18,17 +35,33 @@ from .sgd import sgd_step
 name = 'reference'
 
 __all__ = [
+    'add',
+    'avg_pool2d',
+    'avg_pool2d_grad',
+    'batch_norm',
+    'batch_norm_grad',
+    'batch_norm_weight_grad',
     'channel_sum',
     'conv2d',
     'conv2d_input_grad',
     'conv2d_weight_grad',
     'dequantize',
+    'frozen_norm',
+    'frozen_norm_grad',
+    'frozen_norm_weight_grad',
+    'group_norm',
+    'group_norm_grad',
+    'layer_norm',
+    'layer_norm_grad',
     'matmul',
     'max_pool2d',
     'max_pool2d_grad',
     'name',
+    'plane_products',
+    'plane_sums',
     'quantize',
     'relu',
     'relu_grad',
     'sgd_step',
+    'update_running',
 ]

@@ -20,7 +20,9 @@ from ..errors import NonFiniteError
 FRACTION_BITS = 16
 
 
-def quantize(x: Tensor, bits: int, random: RandomBits | None) -> FixedPoint:
+def quantize(
+    x: Tensor, bits: int, random: RandomBits | None, top: int | Tensor | None = None
+) -> FixedPoint:
     """Linear fixed-point mapping of a float32 tensor.
 
     Args:
@@ -28,25 +30,38 @@ def quantize(x: Tensor, bits: int, random: RandomBits | None) -> FixedPoint:
         bits: width of a mantissa, 4..16.
         random: the name of the random bits for stochastic rounding, or None to round to nearest,
             ties to even.
+        top: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to share
+            an exponent, an int or an int32 tensor of one element; that of the largest in ``x``
+            unless given.
 
     Raises:
         NonFiniteError: if an element is infinite or not a number.
     """
-    p = bits - 1
     negative, magnitude = split_sign(x)
-    top = int(magnitude.max()) if x.numel() else 0
-    field, mantissa24 = fields(torch.tensor(top))
-    if field == 255:
-        raise NonFiniteError
-    exponent = 0
-    if top:
-        scale = max(int(field), 1)
-        if mantissa24 > ((1 << p) - 1) << (24 - p):
-            scale += 1
-        exponent = scale - 126 - p
+    exponent = shared_exponent(magnitude, bits, None if top is None else int(top))
     mantissa = _mantissa_at(magnitude, exponent, random).to(mantissa_dtype(bits))
     mantissa = torch.where(negative, -mantissa, mantissa)
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=x.device), bits)
+
+
+def shared_exponent(magnitude: Tensor, bits: int, top: int | None = None) -> int:
+    """The exponent at which the magnitudes (bit patterns) fit ``bits`` bits, rounded either way.
+
+    Raises:
+        NonFiniteError: if a magnitude is infinite or not a number.
+    """
+    p = bits - 1
+    if top is None:
+        top = int(magnitude.max()) if magnitude.numel() else 0
+    field, mantissa24 = fields(torch.tensor(top))
+    if field == 255:
+        raise NonFiniteError
+    if not top:
+        return 0
+    scale = max(int(field), 1)
+    if mantissa24 > ((1 << p) - 1) << (24 - p):
+        scale += 1
+    return scale - 126 - p
 
 
 def quantize_at(x: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
@@ -69,11 +84,21 @@ def fields(magnitude: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mantissa_at(magnitude: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
+    drawn = None
+    if random is not None:
+        drawn = random.draw(magnitude.numel(), magnitude.device).view(magnitude.shape)
+    return mantissa_at(magnitude, exponent, drawn)
+
+
+def mantissa_at(magnitude: Tensor, exponent: int, drawn: Tensor | None) -> Tensor:
+    """``|x| / 2**exponent`` of bit patterns, as int64; ``drawn`` as in `shift_right_stochastic`.
+
+    Rounded to nearest where ``drawn`` is None.
+    """
     field, mantissa24 = fields(magnitude)
     shift = exponent + 150 - field.clamp(min=1)  # |x| / 2**exponent = mantissa24 / 2**shift
-    if random is None:
+    if drawn is None:
         return shift_right_even(mantissa24, shift)
-    drawn = random.draw(magnitude.numel(), magnitude.device).view(magnitude.shape)
     return shift_right_stochastic(mantissa24, shift, drawn)
 
 
@@ -114,9 +139,8 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
     Args:
         mantissa: any integer dtype, any shape, magnitudes below 2**62.
-        exponent: the exponent that the mantissas share.
+        exponent: the exponent that the mantissas share, or one for each, int64.
     """
-    exponent = int(exponent)
     mantissa = mantissa.to(torch.int64)
     magnitude = mantissa.abs()
     shift = (bit_length(magnitude) - 24).clamp(min=-149 - exponent)

@@ -69,9 +69,24 @@ def conv2d_weight_grad(
 def matmul(
     a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
 ) -> Tensor:
-    """Product of ``a`` (M, K) and ``b`` (K, N) as float32 (M, N); ``bias`` (N,) as in `conv2d`."""
+    """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
+
+    Both have the same leading dimensions; ``bias`` (N,) as in `conv2d`, without leading dimensions.
+    """
+    check_matrices(a, b)
     _check_sum(a.mantissa.shape[-1], a, b)
     return _finish(_wide(a) @ _wide(b), _sum_exponent(a, b), bias, random, channel_dim=-1)
+
+
+def check_matrices(a: FixedPoint, b: FixedPoint) -> None:
+    """Raises ValueError if ``a`` (..., M, K) and ``b`` do not go together in `matmul`."""
+    *batch, _, k = a.mantissa.shape
+    if b.mantissa.shape[:-1] != (*batch, k):
+        wanted = ', '.join(map(str, (*batch, k, 'N')))
+        raise ValueError(
+            f'matrices of shapes {tuple(a.mantissa.shape)} and {tuple(b.mantissa.shape)} were '
+            f'given, a second one of shape ({wanted}) is accepted: reshape it'
+        )
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:

@@ -1,0 +1,201 @@
+/* Addition of two tensors in integers, bit for bit as reference/addition.py.
+ *
+ * One pass: 64 elements at a time share their random bits, both operands are rounded and aligned,
+ * and the largest sum is noted on the way out.
+ *
+ * The AVX2 form rounds as rounding.h has it. Aligned sums stay below 2**31 where p + alignment <= 30,
+ * and with an exponent of -126 to 96 their conversion to float32 is the only rounding. Other
+ * exponents, and tensors of subnormals, take the general form in int64. */
+#include "addition.h"
+
+#include "mapping.h"
+#include "number.h"
+#include "rounding.h"
+
+enum { CHUNK = 1 << 15, SPAN = 64, MAX_ALIGNMENT = 40 };
+
+typedef struct {
+    const uint32_t *x;
+    int exponent;
+    int counts;    /* not zero everywhere, nor too far below the other */
+    uint16_t flip; /* which of the element's random bits it sees inverted: none or all */
+} term_t;
+
+/* The term of the higher exponent comes first. */
+typedef struct {
+    term_t term[2];
+    long n, exponent, alignment;
+    int stochastic;
+    philox_key key;
+} sum_t;
+
+INLINE int64_t mantissa_of(const sum_t *s, const term_t *t, long i, uint16_t drawn) {
+    const uint32_t magnitude = t->x[i] & 0x7FFFFFFF, m = mantissa24_of(magnitude);
+    const long shift = t->exponent + 150 - most(field_of(magnitude), 1);
+    const int64_t r = (int64_t)(s->stochastic ? shift_right_stochastic(m, shift, drawn ^ t->flip)
+                                              : shift_right_even(m, shift));
+    return t->x[i] >> 31 ? -r : r;
+}
+
+/* Elements first, a multiple of SPAN, ... first + n - 1; returns their top. */
+static uint32_t add_general(const sum_t *s, float *out, long first, long n) {
+    uint16_t drawn[SPAN] = {0};
+    uint32_t top = 0;
+    for (long i = first; i < first + n; i++) {
+        int64_t total = 0;
+        if (s->stochastic && i % SPAN == 0) philox_portable(&s->key, (uint64_t)i / SPAN, drawn);
+        if (s->term[0].counts)
+            total = mantissa_of(s, &s->term[0], i, drawn[i % SPAN]) * ((int64_t)1 << s->alignment);
+        if (s->term[1].counts) total += mantissa_of(s, &s->term[1], i, drawn[i % SPAN]);
+        out[i] = dequantize_one(total, s->exponent);
+        if (magnitude_of(out[i]) > top) top = magnitude_of(out[i]);
+    }
+    return top;
+}
+
+#if MMINT_X86
+typedef struct {
+    __m256 scale[2], back;
+    __m128i alignment;
+    __m256i flip, top;
+} lanes_t;
+
+/* Two to a 32-bit lane. */
+TARGET_AVX2 INLINE void draw_avx2(const lanes_t *l, const philox_lanes *drawn, __m256i *words) {
+    philox_words_avx2(drawn, words);
+    for (int w = 0; w < 4; w++) words[w] = _mm256_xor_si256(words[w], l->flip);
+}
+
+/* Eight elements, with `drawn` (of two of such vectors, `half` says which). */
+TARGET_AVX2 INLINE void add8_avx2(lanes_t *l, const float *x, const float *y, float *out,
+                                  __m256i words, int half, int stochastic) {
+    __m256i drawn = _mm256_setzero_si256(), inverse = drawn;
+    if (stochastic) {
+        drawn = drawn_avx2(words, half);
+        inverse = _mm256_xor_si256(drawn, _mm256_set1_epi32(0xFFFF));
+    }
+    const __m256i high = mantissas_avx2(_mm256_loadu_ps(x), l->scale[0], drawn, stochastic);
+    const __m256i low = mantissas_avx2(_mm256_loadu_ps(y), l->scale[1], inverse, stochastic);
+    const __m256i total = _mm256_add_epi32(_mm256_sll_epi32(high, l->alignment), low);
+    const __m256 made = _mm256_mul_ps(_mm256_cvtepi32_ps(total), l->back);
+    const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), made);
+    l->top = _mm256_max_epu32(l->top, _mm256_castps_si256(magnitude));
+    _mm256_storeu_ps(out, made);
+}
+
+/* Elements of `group`, whose random bits are `words`; draws those of the next group. */
+TARGET_AVX2 INLINE void add_span_avx2(lanes_t *l, const float *x, const float *y, float *out,
+                                      uint64_t group, __m256i *words, const philox_key *key) {
+    philox_lanes next;
+    if (key) next = philox_start_avx2(key, group + 1);
+#pragma GCC unroll 10
+    for (int j = 0; j < PHILOX_ROUNDS; j++) {
+        if (key) philox_round_avx2(&next, key, j);
+        if (j >= 8) continue;
+        add8_avx2(l, x + 8 * j, y + 8 * j, out + 8 * j, words[j / 2], j % 2, key != NULL);
+    }
+    if (key) draw_avx2(l, &next, words);
+}
+
+TARGET_AVX2 INLINE uint32_t add_body_avx2(const sum_t *s, float *out, long first, long n,
+                                          const philox_key *key) {
+    const float *x = (const float *)s->term[0].x, *y = (const float *)s->term[1].x;
+    lanes_t l = {.back = _mm256_set1_ps(scale_of(s->exponent)),
+                 .alignment = _mm_cvtsi32_si128((int)s->alignment),
+                 .flip = _mm256_set1_epi16((short)s->term[0].flip),
+                 .top = _mm256_setzero_si256()};
+    for (int t = 0; t < 2; t++)
+        l.scale[t] = s->term[t].counts ? rounding_scale_avx2(s->term[t].exponent, key != NULL)
+                                       : _mm256_setzero_ps();
+    __m256i words[4] = {_mm256_setzero_si256()};
+    if (key) {
+        philox_avx2(key, (uint64_t)first / SPAN, words);
+        for (int w = 0; w < 4; w++) words[w] = _mm256_xor_si256(words[w], l.flip);
+    }
+    long i = first;
+    for (; i + SPAN <= first + n; i += SPAN)
+        add_span_avx2(&l, x + i, y + i, out + i, (uint64_t)i / SPAN, words, key);
+    if (i < first + n) {
+        const size_t size = sizeof(float) * (size_t)(first + n - i);
+        float rest[2][SPAN] = {{0}};
+        memcpy(rest[0], x + i, size);
+        memcpy(rest[1], y + i, size);
+        add_span_avx2(&l, rest[0], rest[1], rest[0], (uint64_t)i / SPAN, words, key);
+        memcpy(out + i, rest[0], size);
+    }
+    uint32_t lanes[8], top = 0;
+    _mm256_storeu_si256((void *)lanes, l.top);
+    for (int j = 0; j < 8; j++) top = lanes[j] > top ? lanes[j] : top;
+    return top;
+}
+
+TARGET_AVX2 static uint32_t add_avx2(const sum_t *s, float *out, long first, long n) {
+    return s->stochastic ? add_body_avx2(s, out, first, n, &s->key)
+                         : add_body_avx2(s, out, first, n, NULL);
+}
+#endif
+
+/* Do powers of two and int32 do? See the top of this file. */
+static int is_usual(const sum_t *s, int bits) {
+    int usual = bits - 1 + s->alignment <= 30 && scale_is_exact(s->exponent);
+    for (int t = 0; t < 2; t++)
+        usual = usual && (!s->term[t].counts || scale_does(s->term[t].exponent));
+    return usual;
+}
+
+/* A tensor of subnormals may be rounded to zero everywhere. */
+static int any_mantissa(const sum_t *s, const term_t *t, uint32_t top) {
+    uint16_t drawn[SPAN] = {0};
+    if (field_of(top)) return 1;
+    for (long i = 0; top && i < s->n; i++) {
+        if (s->stochastic && i % SPAN == 0) philox_portable(&s->key, (uint64_t)i / SPAN, drawn);
+        if (mantissa_of(s, t, i, drawn[i % SPAN])) return 1;
+    }
+    return 0;
+}
+
+static int prepare(const add_args *a, sum_t *s) {
+    const int64_t operand[2] = {a->x, a->y}, known[2] = {a->top_x, a->top_y};
+    *s = (sum_t){.n = a->n, .stochastic = (int)a->stochastic, .key = philox_from(a->random)};
+    for (int i = 0; i < 2; i++) {
+        term_t *t = &s->term[i];
+        *t = (term_t){.x = (const uint32_t *)operand[i], .flip = i ? 0xFFFF : 0};
+        const uint32_t top = known[i] >= 0 ? (uint32_t)known[i]
+                                           : top_magnitude((const float *)t->x, a->n,
+                                                           (int)a->threads);
+        if (exponent_of(top, (int)a->bits, &t->exponent)) return NOT_FINITE;
+        t->counts = any_mantissa(s, t, top);
+    }
+    term_t *x = &s->term[0], *y = &s->term[1];
+    if (!x->counts || (y->counts && y->exponent > x->exponent)) {
+        const term_t t = *x;
+        *x = *y;
+        *y = t;
+    }
+    y->counts = y->counts && x->exponent - y->exponent <= MAX_ALIGNMENT;
+    s->exponent = y->counts ? y->exponent : x->counts ? x->exponent : 0;
+    s->alignment = y->counts ? x->exponent - y->exponent : 0;
+    return OK;
+}
+
+int64_t add(const add_args *a) {
+    sum_t s;
+    if (prepare(a, &s)) return NOT_FINITE;
+    const int usual = level->avx2 && is_usual(&s, (int)a->bits);
+    const long chunks = div_up(a->n, CHUNK);
+    uint32_t top = 0;
+#pragma omp parallel for num_threads((int)a->threads) reduction(max : top) if (chunks > 1)
+    for (long c = 0; c < chunks; c++) {
+        const long first = c * CHUNK, n = least(CHUNK, a->n - first);
+        uint32_t t;
+#if MMINT_X86
+        if (usual)
+            t = add_avx2(&s, (float *)a->out, first, n);
+        else
+#endif
+            t = add_general(&s, (float *)a->out, first, n);
+        if (t > top) top = t;
+    }
+    (void)usual;
+    return top;
+}

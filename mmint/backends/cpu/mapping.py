@@ -1,0 +1,58 @@
+"""Mapping float32 to mantissas and back: arguments of the kernels in mapping.c."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...numerics import FixedPoint, RandomBits, mantissa_dtype
+from ..tops import known_top
+from .kernels import ready
+from .operands import check_finite, words
+
+
+def quantize(x: Tensor, bits: int, random: RandomBits | None, top: int | None = None) -> FixedPoint:
+    """As `mmint.backends.reference.quantize`; ``top`` is looked for where none is known."""
+    kernels = ready()
+    if top is None:
+        top = known_top(x)
+    x = x.detach().contiguous()
+    images, channels, pixels = 1, 1, x.numel()
+    if x.dim() == 4 and bits <= 8:
+        images, channels, height, width = x.shape
+        pixels = height * width
+        mantissa = torch.empty(x.shape, dtype=torch.int8, memory_format=torch.channels_last)
+    else:
+        mantissa = torch.empty(x.shape, dtype=mantissa_dtype(bits))
+    exponent = kernels.quantize(
+        x.data_ptr(), mantissa.data_ptr(), images, channels, pixels, bits,
+        -1 if top is None else top, *words(random), torch.get_num_threads(),
+    )  # fmt: skip
+    check_finite(exponent)
+    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
+
+
+def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
+    """As `mmint.backends.reference.dequantize`."""
+    kernels = ready()
+    if mantissa.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
+        mantissa = mantissa.to(torch.int64)
+    mantissa = mantissa.contiguous()
+    out = torch.empty(mantissa.shape, dtype=torch.float32)
+    kernels.dequantize(
+        mantissa.data_ptr(), out.data_ptr(), mantissa.numel(), mantissa.element_size(),
+        int(exponent), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
+    """As `mmint.backends.reference.channel_sum`."""
+    mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
+    channels = mantissa.shape[-1]
+    out = torch.empty(channels, dtype=torch.float32)
+    ready().channel_sum(
+        mantissa.data_ptr(), out.data_ptr(), mantissa.numel() // max(channels, 1), channels,
+        mantissa.dtype == torch.int16, int(grad.exponent), torch.get_num_threads(),
+    )  # fmt: skip
+    return out

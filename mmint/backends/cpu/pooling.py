@@ -1,0 +1,61 @@
+"""Average pooling: arguments of the kernels in pooling.c."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ...numerics import FixedPoint
+from ..geometry import Windows
+from ..reference.pooling import RECIPROCAL_BITS, reciprocals
+from ..tops import remember_top
+from .kernels import ready
+from .operands import to_planar
+
+
+def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
+    """As `mmint.backends.reference.avg_pool2d`."""
+    shape = x.mantissa.shape
+    out = torch.empty((*shape[:2], *map(len, windows[:2])), dtype=torch.float32)
+    return _average(ready().avg_pool2d, x, out, shape, windows)
+
+
+def avg_pool2d_grad(
+    grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
+) -> Tensor:
+    """As `mmint.backends.reference.avg_pool2d_grad`."""
+    out = torch.empty(tuple(input_size), dtype=torch.float32)
+    return _average(ready().avg_pool2d_grad, grad, out, input_size, windows)
+
+
+def _average(
+    kernel: Callable[..., int],
+    x: FixedPoint,
+    out: Tensor,
+    input_size: tuple[int, ...],
+    windows: Windows,
+) -> Tensor:
+    planar = to_planar(x.mantissa)
+    arrays = _arrays(windows, *input_size[2:])
+    top = kernel(
+        planar.data_ptr(), out.data_ptr(), input_size[0] * input_size[1], *input_size[2:],
+        *map(len, windows[:2]), *(array.data_ptr() for array in arrays),
+        planar.dtype == torch.int16, int(x.exponent) - RECIPROCAL_BITS, torch.get_num_threads(),
+    )  # fmt: skip
+    remember_top(out, top)
+    return out
+
+
+@functools.lru_cache(maxsize=64)
+def _arrays(windows: Windows, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """int64 rows and columns (start, stop), inside the image, and reciprocals."""
+    rows, columns = (
+        torch.tensor(ranges, dtype=torch.int64).clamp(0, size)
+        for ranges, size in zip(windows[:2], (height, width), strict=True)
+    )
+    for ranges in (rows, columns):
+        ranges[:, 1] = torch.maximum(*ranges.unbind(1))  # empty, not negative
+    return rows, columns, reciprocals(windows)

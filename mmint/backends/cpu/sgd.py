@@ -1,0 +1,42 @@
+"""Stochastic gradient descent: arguments of the kernel in sgd.c."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype
+from ..reference.sgd import scalar
+from .kernels import ready
+from .operands import check_finite
+
+
+def sgd_step(
+    param: Tensor,
+    grad: Tensor,
+    momentum_buffer: FixedPoint | None,
+    bits: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    nesterov: bool,
+    random: RandomBits,
+) -> FixedPoint:
+    """As `mmint.backends.reference.sgd_step`."""
+    dtype = mantissa_dtype(bits)
+    values, grad = param.detach().contiguous(), grad.detach().contiguous()
+    buffer = torch.empty(param.shape, dtype=dtype)
+    old, old_exponent = None, 0
+    if momentum_buffer is not None:
+        old = momentum_buffer.mantissa.to(dtype).contiguous()
+        old_exponent = int(momentum_buffer.exponent)
+    exponent = ready().sgd_step(
+        values.data_ptr(), grad.data_ptr(), 0 if old is None else old.data_ptr(),
+        buffer.data_ptr(), param.numel(), bits, old_exponent,
+        *scalar(momentum), *scalar(weight_decay), *scalar(-lr), nesterov,
+        *random._replace(role=Role(0)).words(), torch.get_num_threads(),
+    )  # fmt: skip
+    check_finite(exponent)
+    if values.data_ptr() != param.data_ptr():
+        param.detach().copy_(values)
+    return FixedPoint(buffer, torch.tensor(exponent, dtype=torch.int32), bits)

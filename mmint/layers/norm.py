@@ -1,0 +1,134 @@
+"""Integer norms."""
+
+from __future__ import annotations
+
+import math
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..numerics import Role, current_run
+from ..ops import Mapper, Running, batch_norm, frozen_norm, group_norm, layer_norm
+from .base import IntLayer
+
+
+class IntNorm(IntLayer):
+    """What integer norms share.
+
+    They round stochastically in training and wherever a backward pass may follow, so that a batch
+    norm frozen within a training run is unbiased too, and to nearest otherwise.
+    """
+
+    eps: float
+
+    @classmethod
+    def check(cls, module: nn.Module) -> None:
+        """See `IntLayer.check`; an integer reciprocal square root needs a positive ``eps``."""
+        if not module.eps > 0:
+            raise ValueError(
+                f'eps={module.eps!r} was given to a {type(module).__name__}, positive numbers are '
+                'accepted: set it to 1e-5, or exclude the layer from conversion'
+            )
+
+    def mapper(self) -> Mapper:
+        """The mapper of one call of this layer."""
+        call = current_run.next_call(self.site.number, Role.INPUT)
+        stochastic = self.training or current_run.gradients_enabled()
+        return Mapper(self.site, self.bits, stochastic, call)
+
+
+class IntBatchNorm(IntNorm, _BatchNorm):
+    """Batch norm in integer arithmetic, of float32 (N, C, ...) with any number of dimensions.
+
+    Takes the arguments of `torch.nn.BatchNorm2d` and ``bits`` (4..16, 8 unless given). In training
+    it normalises with the batch's statistics and updates the running ones; in evaluation, or where
+    a detector freezes it, with the running ones.
+    """
+
+    dims: tuple[int, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.BatchNorm2d`."""
+        self.check_input(x, self.dims, 1, self.num_features)
+        mapper = self.mapper()
+        if not self.training and self.running_mean is not None:
+            statistics = self.running_mean, self.running_var
+            return frozen_norm(x, *statistics, self.weight, self.bias, self.eps, mapper)
+        running = None
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            momentum = self.momentum
+            if momentum is None:  # a plain average over all batches
+                momentum = 1 / int(self.num_batches_tracked)
+            running = Running(self.running_mean, self.running_var, momentum)
+        group = self.statistics_group()
+        return batch_norm(x, self.weight, self.bias, running, self.eps, mapper, group)
+
+    def statistics_group(self) -> dist.ProcessGroup | None:
+        """The processes that share a batch's statistics, None for this one alone."""
+        return None
+
+
+class IntBatchNorm1d(IntBatchNorm, nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` in integer arithmetic, as `IntBatchNorm`: (N, C) or (N, C, L)."""
+
+    dims = (2, 3)
+
+
+class IntBatchNorm2d(IntBatchNorm, nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` in integer arithmetic, as `IntBatchNorm`: (N, C, H, W)."""
+
+    dims = (4,)
+
+
+class IntSyncBatchNorm(IntBatchNorm, nn.SyncBatchNorm):
+    """`torch.nn.SyncBatchNorm` in integer arithmetic, as `IntBatchNorm`, on any device.
+
+    Processes map at one exponent and add integers, so that their statistics are, to the bit, those
+    that one process would find in the same mantissas.
+    """
+
+    def statistics_group(self) -> dist.ProcessGroup | None:
+        """See `IntBatchNorm`; None in evaluation, or for a single process."""
+        if not (self.training and dist.is_available() and dist.is_initialized()):
+            return None
+        group = self.process_group or dist.group.WORLD
+        return group if dist.get_world_size(group) > 1 else None
+
+
+class IntGroupNorm(IntNorm, nn.GroupNorm):
+    """`torch.nn.GroupNorm` in integer arithmetic, of float32 (N, C, ...).
+
+    Takes the arguments of `torch.nn.GroupNorm` and ``bits`` (4..16, 8 unless given).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.GroupNorm`."""
+        self.check_input(x, (), 1, self.num_channels)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps, self.mapper())
+
+
+class IntLayerNorm(IntNorm, nn.LayerNorm):
+    """`torch.nn.LayerNorm` in integer arithmetic, of float32 (..., *normalized_shape).
+
+    Takes the arguments of `torch.nn.LayerNorm` and ``bits`` (4..16, 8 unless given).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.LayerNorm`."""
+        for i in range(1, len(self.normalized_shape) + 1):
+            self.check_input(x, (), -i, self.normalized_shape[-i])
+        weight, bias = (None if p is None else p.flatten() for p in (self.weight, self.bias))
+        size = math.prod(self.normalized_shape)
+        return layer_norm(x, size, weight, bias, self.eps, self.mapper())
+
+
+class IntLayerNorm2d(IntLayerNorm):
+    """Layer norm over the channels of float32 (N, C, H, W), or (N, H, W, C) where asked for."""
+
+    def forward(self, x: Tensor, data_format: str = 'channel_first') -> Tensor:
+        """See `mmpretrain.models.utils.LayerNorm2d`."""
+        if data_format == 'channel_last':
+            return super().forward(x)
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()

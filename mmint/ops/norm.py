@@ -1,0 +1,300 @@
+"""Batch, group and layer norm: paper section 3.4.
+
+The input is mapped once and serves both passes; of the forward pass its mantissas and their int64
+sums are kept. Where processes share a batch's statistics they first agree on one exponent, by the
+maximum of their largest magnitudes, and then add integers: exact, in whatever order.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..backends import NonFiniteError
+from ..backends.errors import naming
+from ..backends.tops import known_top
+from ..numerics import FixedPoint, Role, current_run
+from .fork import use
+from .function import map_planes
+from .mapper import Mapper
+
+
+class Running(NamedTuple):
+    """Running statistics to update in place: float32 (C,), and how far towards the batch's."""
+
+    mean: Tensor
+    var: Tensor
+    momentum: float
+
+
+def batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
+    eps: float,
+    mapper: Mapper,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """Batch norm of float32 ``x`` (N, C, ...) with the statistics of the batch; returns float32.
+
+    Args:
+        weight, bias: float32 (C,) or None.
+        running: None if there is nothing to update.
+        group: the processes that share their statistics, None for this one alone.
+
+    Raises:
+        ValueError: if there is but one value a channel.
+    """
+    if group is None and x.numel() == 0:  # no statistics, so any will do
+        zero, one = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+        return frozen_norm(x, zero, one, weight, bias, eps, mapper)
+    statistics = {} if running is None else dict(running_mean=running.mean, running_var=running.var)
+    _check_dtypes(mapper, weight=weight, bias=bias, **statistics)
+    return _BatchNorm.apply(use(x, mapper), weight, bias, running, eps, mapper, group)
+
+
+def frozen_norm(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    mapper: Mapper,
+) -> Tensor:
+    """Batch norm of float32 ``x`` (N, C, ...) with statistics ``mean`` and ``var`` (C,)."""
+    _check_dtypes(mapper, weight=weight, bias=bias, running_mean=mean, running_var=var)
+    return _FrozenNorm.apply(use(x, mapper), weight, bias, mean, var, eps, mapper)
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float, mapper: Mapper
+) -> Tensor:
+    """Group norm of float32 ``x`` (N, C, ...); parameters as for `batch_norm`."""
+    _check_dtypes(mapper, weight=weight, bias=bias)
+    return _GroupNorm.apply(use(x, mapper), groups, weight, bias, eps, mapper)
+
+
+def layer_norm(
+    x: Tensor,
+    size: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    mapper: Mapper,
+) -> Tensor:
+    """Layer norm of float32 ``x`` over ``size`` elements at a time; parameters (size,) or None."""
+    _check_dtypes(mapper, weight=weight, bias=bias)
+    rows = use(x, mapper).reshape(-1, size)
+    return _LayerNorm.apply(rows, weight, bias, eps, mapper).view(x.shape)
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running: Running | None,
+        eps: float,
+        mapper: Mapper,
+        group: dist.ProcessGroup | None,
+    ) -> Tensor:
+        mapped = map_planes(x, Role.INPUT, mapper, _joint_top(x, group))
+        backend = mapper.backend(x)
+        sums = backend.plane_sums(mapped).sum(1)
+        count = x.numel() // x.shape[1]
+        if group is not None:
+            counted = torch.cat([sums.flatten(), sums.new_tensor([count])])
+            dist.all_reduce(counted, group=group)
+            sums, count = counted[:-1].view(sums.shape), int(counted[-1])
+        if count < 2:
+            raise ValueError(
+                f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, in training '
+                'more than 1 value per channel is accepted: use a larger batch or image, or .eval()'
+            )
+        _keep(ctx, mapper, eps, mapped, sums, weight)
+        ctx.count, ctx.group = count, group
+        if running is not None:
+            mean, var, momentum = running
+            with _naming_not_finite(mapper, running_mean=mean, running_var=var):
+                backend.update_running(mean, var, mapped, sums, count, momentum)
+        with _naming_not_finite(mapper, weight=weight, bias=bias):
+            return backend.batch_norm(mapped, sums, count, weight, bias, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mapper, eps, (x, sums, weight) = _kept(ctx)
+        backend = mapper.backend(grad)
+        mapped = map_planes(grad, Role.GRADIENT, mapper, _joint_top(grad, ctx.group))
+        products = backend.plane_products(mapped, x).sum(1)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dx = dweight = dbias = None
+        if needs_weight or needs_bias:  # of this process: they are averaged as all parameters are
+            dweight, dbias = backend.batch_norm_weight_grad(
+                mapped, x, sums, products, ctx.count, eps
+            )
+        if needs_x:
+            if ctx.group is not None:
+                dist.all_reduce(products, group=ctx.group)
+            dx = backend.batch_norm_grad(mapped, x, sums, products, ctx.count, weight, eps)
+        return dx, dweight if needs_weight else None, dbias if needs_bias else None, *[None] * 4
+
+
+class _FrozenNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+        mapper: Mapper,
+    ) -> Tensor:
+        mapped = map_planes(x, Role.INPUT, mapper)
+        needs_weight = ctx.needs_input_grad[1]
+        _keep(ctx, mapper, eps, mapped if needs_weight else None, weight, mean, var)
+        with _naming_not_finite(
+            mapper, weight=weight, bias=bias, running_mean=mean, running_var=var
+        ):
+            return mapper.backend(x).frozen_norm(mapped, mean, var, weight, bias, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mapper, eps, (x, weight, mean, var) = _kept(ctx)
+        backend = mapper.backend(grad)
+        mapped = map_planes(grad, Role.GRADIENT, mapper)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dx = dweight = dbias = None
+        if needs_x:
+            dx = backend.frozen_norm_grad(mapped, var, weight, eps)
+        if needs_weight:
+            products = backend.plane_products(mapped, x).sum(1)
+            dweight = backend.frozen_norm_weight_grad(mapped, x, products, mean, var, eps)
+        if needs_bias:
+            dbias = backend.channel_sum(mapped, 1)
+        return dx, dweight, dbias, None, None, None, None
+
+
+class _GroupNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        groups: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        mapper: Mapper,
+    ) -> Tensor:
+        mapped = map_planes(x, Role.INPUT, mapper)
+        backend = mapper.backend(x)
+        images, channels = x.shape[:2]
+        planes = backend.plane_sums(mapped)
+        sums = planes.view(2, images, groups, channels // groups).sum(3)
+        _keep(ctx, mapper, eps, mapped, sums, weight)
+        with _naming_not_finite(mapper, weight=weight, bias=bias):
+            return backend.group_norm(mapped, sums, weight, bias, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mapper, eps, (x, sums, weight) = _kept(ctx)
+        backend = mapper.backend(grad)
+        mapped = map_planes(grad, Role.GRADIENT, mapper)
+        products = backend.plane_products(mapped, x)
+        grads = backend.group_norm_grad(mapped, x, sums, products, weight, eps)
+        needs = (ctx.needs_input_grad[i] for i in (0, 2, 3))
+        dx, dweight, dbias = (g if n else None for g, n in zip(grads, needs, strict=True))
+        return dx, None, dweight, dbias, None, None
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        mapper: Mapper,
+    ) -> Tensor:
+        mapped = mapper(x, Role.INPUT)
+        with _naming_not_finite(mapper, weight=weight, bias=bias):
+            out, sums = mapper.backend(x).layer_norm(mapped, weight, bias, eps)
+        _keep(ctx, mapper, eps, mapped, sums, weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mapper, eps, (x, sums, weight) = _kept(ctx)
+        mapped = mapper(grad, Role.GRADIENT)
+        grads = mapper.backend(grad).layer_norm_grad(mapped, x, sums, weight, eps)
+        needs = ctx.needs_input_grad[:3]
+        return *(g if n else None for g, n in zip(grads, needs, strict=True)), None, None
+
+
+def _keep(
+    ctx: Any, mapper: Mapper, eps: float, x: FixedPoint | None, *others: Tensor | None
+) -> None:
+    mantissa, exponent, _ = (None, None, None) if x is None else x
+    ctx.save_for_backward(mantissa, exponent, *others)
+    ctx.mapper, ctx.eps = mapper, eps
+
+
+def _kept(ctx: Any) -> tuple[Mapper, float, tuple[Any, ...]]:
+    """What `_keep` kept: the mapper, eps, the fixed-point input and the other tensors."""
+    mantissa, exponent, *others = ctx.saved_tensors
+    x = FixedPoint(mantissa, exponent, ctx.mapper.bits)
+    return ctx.mapper, ctx.eps, (x, *others)
+
+
+def _joint_top(x: Tensor, group: dist.ProcessGroup | None) -> int | Tensor | None:
+    """The largest bit pattern of a magnitude in any process's ``x``, None for this one alone."""
+    if group is None:
+        return None
+    top = known_top(x)
+    if top is None:
+        magnitudes = x.contiguous().view(torch.int32) & 0x7FFFFFFF
+        top = magnitudes.max() if x.numel() else 0
+    top = torch.as_tensor(top, dtype=torch.int32, device=x.device).clone()
+    dist.all_reduce(top, dist.ReduceOp.MAX, group=group)
+    return top if x.is_cuda else int(top)
+
+
+def _check_dtypes(mapper: Mapper, **tensors: Tensor | None) -> None:
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype != torch.float32:
+            raise TypeError(
+                f'{mapper.site.name} was given a {name} of {tensor.dtype}, torch.float32 is '
+                'accepted: convert the model with .float()'
+            )
+
+
+def _naming_not_finite(mapper: Mapper, **tensors: Tensor | None) -> AbstractContextManager[None]:
+    """Lets a `NonFiniteError` of the backend name the parameter or statistic that is to blame."""
+
+    def error() -> NonFiniteError:
+        for role in (Role.WEIGHT, Role.BIAS):
+            tensor = tensors.pop(role.name.lower(), None)
+            if tensor is not None and not tensor.isfinite().all():
+                return mapper.not_finite(role)
+        return NonFiniteError(
+            f'{mapper.site.name} has {" and ".join(tensors)} with infinite, NaN or negative values '
+            f'in iteration {current_run.iteration}, finite ones and variances from 0 are accepted: '
+            'check the checkpoint, then the images and the learning rate'
+        )
+
+    return naming(error)

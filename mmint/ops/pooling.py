@@ -1,0 +1,67 @@
+"""Average pooling in integers: `mmint.backends.reference.pooling`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..backends import Windows
+from ..numerics import Role
+from .fork import use
+from .function import map_planes
+from .mapper import Mapper
+
+
+def avg_pool2d(x: Tensor, windows: Windows, mapper: Mapper) -> Tensor:
+    """Means of float32 ``x`` (N, C, H, W) over ``windows``; returns float32 (N, C, H', W')."""
+    return _AvgPool2d.apply(use(x, mapper), windows, mapper)
+
+
+def fixed_windows(
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Windows:
+    """The windows of `torch.nn.functional.avg_pool2d` on an image of ``size``."""
+    inside, padded = [], []
+    for n, k, s, p in zip(size, kernel, stride, padding, strict=True):
+        count = (n + 2 * p - k + (s - 1 if ceil_mode else 0)) // s + 1
+        if ceil_mode and (count - 1) * s >= n + p:  # it would begin in the padding after the image
+            count -= 1
+        ranges = [(i * s - p, min(i * s - p + k, n + p)) for i in range(count)]
+        inside.append(tuple((max(start, 0), min(stop, n)) for start, stop in ranges))
+        padded.append(tuple(ranges))
+    rows, columns = padded if count_include_pad else inside
+    divisors = tuple(tuple(divisor or (r[1] - r[0]) * (c[1] - c[0]) for c in columns) for r in rows)
+    return Windows(*inside, divisors)
+
+
+def adaptive_windows(size: tuple[int, int], count: tuple[int, int]) -> Windows:
+    """The windows of `torch.nn.functional.adaptive_avg_pool2d` with ``count`` outputs a side."""
+    rows, columns = (
+        tuple((i * n // c, -(-(i + 1) * n // c)) for i in range(c))
+        for n, c in zip(size, count, strict=True)
+    )
+    divisors = tuple(tuple((r[1] - r[0]) * (c[1] - c[0]) for c in columns) for r in rows)
+    return Windows(rows, columns, divisors)
+
+
+class _AvgPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, windows: Windows, mapper: Mapper) -> Tensor:
+        mapped = map_planes(x, Role.INPUT, mapper)
+        ctx.mapper, ctx.windows, ctx.size = mapper, windows, tuple(x.shape)
+        return mapper.backend(x).avg_pool2d(mapped, windows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        mapped = map_planes(grad, Role.GRADIENT, ctx.mapper)
+        return ctx.mapper.backend(grad).avg_pool2d_grad(mapped, ctx.size, ctx.windows), None, None

@@ -1,0 +1,375 @@
+"""What modules compute in their own code: additions, products, pooling, run in integers.
+
+Stock blocks write ``out += identity``, ``x @ y`` or call `scaled_dot_product_attention` between
+their layers. A `TorchFunctionMode` is PyTorch's own way to see such calls: above autograd, so that
+an operation brings its own backward pass, and without a line of the blocks being edited, copied or
+traced, so that control flow, hooks and checkpointing stay as they are. It is active while the
+forward pass of a converted module runs, and off in the modules that conversion left out and outside
+of all (losses, box coding, data preprocessing), which therefore stay in float.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+from torch.overrides import TorchFunctionMode
+
+from ..backends import Geometry
+from ..numerics import Role, Site, check_bits, current_run
+from .addition import add
+from .conv import conv2d
+from .fork import use
+from .linear import linear
+from .mapper import Mapper
+from .matmul import attention, matmul
+from .pooling import adaptive_windows, avg_pool2d, fixed_windows
+
+COORDINATES = 4  # tokens with no more features are points or boxes
+
+
+class ForwardScope:
+    """Stands in for a module's ``forward``: what its code computes itself becomes integer, or not.
+
+    It is an attribute of the module, not a class of its own, so that the module keeps its class,
+    copies and pickles as ever, and is found by ``module(x)`` and ``module.forward(x)`` alike.
+
+    Attributes:
+        module: whose forward pass it is.
+        site: the name and number of the module in error messages and random bits.
+        bits: width of the mantissas, None to leave the module's own operations in float.
+    """
+
+    def __init__(self, module: nn.Module, site: Site, bits: int | None) -> None:
+        self.module, self.site = module, site
+        self.bits = bits if bits is None else check_bits(bits)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock forward pass, within this scope."""
+        with entered(self):
+            return type(self.module).forward(self.module, *args, **kwargs)
+
+    def mapper(self) -> Mapper:
+        """The mapper of one operation."""
+        call = current_run.next_call(self.site.number, Role.INPUT)
+        return Mapper(self.site, self.bits, self.module.training, call)
+
+
+_scope: ForwardScope | None = None
+
+
+def current_scope() -> ForwardScope | None:
+    """The scope of the innermost module that runs, if any."""
+    return _scope
+
+
+@contextmanager
+def entered(scope: ForwardScope | None) -> Iterator[None]:
+    """Within this context, operations belong to ``scope``."""
+    global _scope
+    outer, _scope = _scope, scope
+    try:
+        if scope is None or outer is not None:  # off, or the mode is active already
+            yield
+        else:
+            with _IntegerOperations():
+                yield
+    finally:
+        _scope = outer
+
+
+class _IntegerOperations(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        integer = _INTEGER.get(func) if _scope is not None and _scope.bits is not None else None
+        out = NotImplemented if integer is None else integer(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if out is NotImplemented else out
+
+
+# Each takes the arguments of the PyTorch function, and returns NotImplemented for what stays float.
+
+
+def _is_float(*tensors: Any) -> bool:
+    return all(isinstance(t, Tensor) and t.dtype == torch.float32 for t in tensors)
+
+
+def _is_activation(x: Any) -> bool:
+    """Whether ``x`` is float32, no vector, and no box."""
+    return _is_float(x) and x.dim() >= 2 and (x.dim() > 3 or x.shape[-1] > COORDINATES)
+
+
+def _add(
+    input: Any, other: Any, *, alpha: float = 1, out: Tensor | None = None, inplace: bool = False
+) -> Any:
+    if not (_is_activation(input) and _is_activation(other)) or input.shape != other.shape:
+        return NotImplemented
+    if alpha != 1 or out is not None:
+        return NotImplemented
+    return add(input, other, _scope.mapper(), inplace)
+
+
+def _matmul(input: Any, other: Any, *, out: Tensor | None = None) -> Any:
+    if not _is_float(input, other) or min(input.dim(), other.dim()) < 2 or out is not None:
+        return NotImplemented
+    if input.shape[-1] != other.shape[-2]:
+        return NotImplemented
+    return matmul(input, other, _scope.mapper())
+
+
+def _bmm(input: Any, mat2: Any, *, out: Tensor | None = None) -> Any:
+    return _matmul(input, mat2, out=out)
+
+
+def _einsum(equation: Any, *operands: Any) -> Any:
+    """Sums over what two operands share, such as ``bqc,bchw->bqhw``."""
+    if len(operands) == 1:
+        operands = tuple(operands[0])
+    if len(operands) != 2 or not _is_float(*operands) or not isinstance(equation, str):
+        return NotImplemented
+    inputs, _, result = equation.replace(' ', '').partition('->')
+    left, _, right = inputs.partition(',')
+    shared = [i for i in left if i in right]
+    batch, summed = [i for i in shared if i in result], [i for i in shared if i not in result]
+    rows, columns = ([i for i in indices if i not in shared] for indices in (left, right))
+    order = batch + rows + columns
+    unusual = any(len({*indices}) != len(indices) for indices in (left, right))
+    if unusual or not summed or sorted(order) != sorted(result):
+        return NotImplemented
+    sizes = [
+        dict(zip(left, operands[0].shape, strict=True)),
+        dict(zip(right, operands[1].shape, strict=True)),
+    ]
+    if any(sizes[0][i] != sizes[1][i] for i in shared):  # one is broadcast
+        return NotImplemented
+    size = sizes[0] | sizes[1]
+    mapper = _scope.mapper()
+
+    def matrices(x: Tensor, indices: str, role: Role, *groups: list[str]) -> Tensor:
+        in_order = use(x, mapper, role).permute([indices.index(i) for g in groups for i in g])
+        return in_order.reshape([math.prod(size[i] for i in g) for g in groups])
+
+    product = matmul(
+        matrices(operands[0], left, Role.GRADIENT_SUM, batch, rows, summed),
+        matrices(operands[1], right, Role.OTHER_GRADIENT_SUM, batch, summed, columns),
+        mapper,
+    )
+    return product.view([size[i] for i in order]).permute([order.index(i) for i in result])
+
+
+def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
+    if not _is_float(input, weight) or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
+        return NotImplemented
+    mapper = _scope.mapper()
+    return linear(input, weight, mapper(weight, Role.WEIGHT), bias, mapper)
+
+
+def _conv2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """What a subclass of `torch.nn.Conv2d` calls, or a head that computes its weights."""
+    if not _is_float(input, weight) or input.dim() != 4 or isinstance(padding, str):
+        return NotImplemented
+    if input.shape[1] != weight.shape[1] * groups:
+        return NotImplemented
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    mapper = _scope.mapper()
+    return conv2d(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
+
+
+def _getitem(input: Tensor, index: Any) -> Any:
+    """``qkv[0], qkv[1], qkv[2]``: their gradients are stacked, where PyTorch adds them to zeros.
+
+    The parts are kept by a view only, since a tensor and its own views would keep each other alive.
+    """
+    if not isinstance(index, int) or input.dim() != 5 or len(input) != 3:
+        return NotImplemented
+    if not (input.requires_grad and torch.is_grad_enabled() and input._is_view()):
+        return NotImplemented
+    version, parts = getattr(input, '_mmint_parts', (None, ()))
+    if version != input._version:
+        parts = input.unbind()
+        input._mmint_parts = input._version, parts
+    return parts[index]
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    if not _is_float(query, key, value) or (is_causal and attn_mask is not None):
+        return NotImplemented
+    if enable_gqa:
+        key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+    if is_causal:
+        shape = query.shape[-2], key.shape[-2]
+        attn_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril()
+    hidden = None if attn_mask is None or attn_mask.dtype != torch.bool else ~attn_mask
+    mask = attn_mask if hidden is None else _mask(hidden)
+    mappers = _scope.mapper(), _scope.mapper()
+    return attention(query, key, value, mask, dropout_p, scale, mappers)[0]
+
+
+def _mask(hidden: Tensor) -> Tensor:
+    return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, float('-inf'))
+
+
+def _multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> Any:
+    """Of (L, N, E) query and (S, N, E) key and value; what few models use stays in float."""
+    unusual = bias_k is not None or bias_v is not None or add_zero_attn
+    unusual |= static_k is not None or static_v is not None or query.dim() != 3
+    unusual |= is_causal and attn_mask is None
+    if unusual or not _is_float(query, key, value):
+        return NotImplemented
+    weights = q_proj_weight, k_proj_weight, v_proj_weight
+    if not use_separate_proj_weight:
+        weights = in_proj_weight.chunk(3)
+    biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
+    length, images, width = query.shape
+    query, key, value = (  # (N, heads, length, E / heads)
+        _linear(x, w, b).view(len(x), images, num_heads, -1).permute(1, 2, 0, 3)
+        for x, w, b in zip((query, key, value), weights, biases, strict=True)
+    )
+    mask = None
+    for hides in (attn_mask, key_padding_mask):
+        if hides is None:
+            continue
+        one = _mask(hides) if hides.dtype == torch.bool else hides
+        if hides is key_padding_mask:
+            one = one[:, None, None]
+        elif one.dim() == 3:
+            one = one.view(images, num_heads, *one.shape[1:])
+        mask = one if mask is None else mask + one
+    mappers = _scope.mapper(), _scope.mapper()
+    dropout = dropout_p if training else 0.0
+    out, attended = attention(query, key, value, mask, dropout, None, mappers)
+    out = out.permute(2, 0, 1, 3).reshape(length, images, width)
+    out = _linear(out, out_proj_weight, out_proj_bias)
+    if not need_weights:
+        return out, None
+    return out, attended.mean(1) if average_attn_weights else attended
+
+
+def _avg_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    if not _is_float(input) or input.dim() != 4:
+        return NotImplemented
+    kernel, padding = _pair(kernel_size), _pair(padding)
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        return NotImplemented
+    if divisor_override is not None and divisor_override < kernel[0] * kernel[1]:
+        return NotImplemented
+    windows = fixed_windows(
+        tuple(input.shape[2:]),
+        kernel,
+        _pair(stride) if stride else kernel,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
+    if not windows.rows or not windows.columns:
+        return NotImplemented
+    return avg_pool2d(input, windows, _scope.mapper())
+
+
+def _adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
+    if not _is_float(input) or input.dim() != 4:
+        return NotImplemented
+    size = tuple(input.shape[2:])
+    count = tuple(n if c is None else c for c, n in zip(_pair(output_size), size, strict=True))
+    return avg_pool2d(input, adaptive_windows(size, count), _scope.mapper())
+
+
+def _mean(input: Any, dim: Any = None, keepdim: bool = False, **others: Any) -> Any:
+    """Of the pixels of images."""
+    if not _is_float(input) or input.dim() != 4 or others or not isinstance(dim, (list, tuple)):
+        return NotImplemented
+    if {d % 4 for d in dim} != {2, 3}:
+        return NotImplemented
+    mean = avg_pool2d(input, adaptive_windows(tuple(input.shape[2:]), (1, 1)), _scope.mapper())
+    return mean if keepdim else mean.flatten(1)
+
+
+def _branching(function: Callable) -> Callable:
+    """``function`` as it is, in float or exact; but a residual branch may begin at its operands."""
+
+    def branching(*args: Any, **kwargs: Any) -> Any:
+        used = [use(x, _scope.mapper()) if _is_activation(x) else x for x in args]
+        return function(*used, **kwargs)
+
+    return branching
+
+
+_INTEGER: dict[Callable, Callable] = {
+    Tensor.add: _add,
+    torch.add: _add,
+    Tensor.add_: partial(_add, inplace=True),
+    Tensor.matmul: _matmul,
+    torch.matmul: _matmul,
+    Tensor.bmm: _bmm,
+    torch.bmm: _bmm,
+    torch.einsum: _einsum,
+    F.linear: _linear,
+    F.conv2d: _conv2d,
+    Tensor.__getitem__: _getitem,
+    F.scaled_dot_product_attention: _attention,
+    F.multi_head_attention_forward: _multi_head_attention,
+    F.avg_pool2d: _avg_pool2d,
+    F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    Tensor.mean: _mean,
+    torch.mean: _mean,
+    **{f: _branching(f) for f in (F.interpolate, Tensor.mul, torch.mul, torch.sigmoid)},
+}

@@ -1,0 +1,242 @@
+"""Comparing a backend's kernels with the reference, bit for bit."""
+
+import itertools
+
+import torch
+
+from mmint.backends import Windows, reference
+from mmint.backends.tops import known_top
+from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
+
+BITS = RandomBits(seed=7, rank=1, layer=3, iteration=11, role=Role.INPUT, call=2)
+EPS = 1e-5
+EXPONENTS = [(-9, -20), (-140, -130), (100, 60), (-30, 3)]
+
+
+def pattern(x):
+    return x.contiguous().view(torch.int32)
+
+
+def assert_same(actual, expected):
+    assert actual.dtype == expected.dtype == torch.float32
+    assert actual.shape == expected.shape
+    assert actual.is_contiguous()
+    assert torch.equal(pattern(actual), pattern(expected))
+
+
+def assert_same_fixed_point(actual, expected):
+    assert actual.mantissa.dtype == expected.mantissa.dtype
+    assert torch.equal(actual.mantissa, expected.mantissa)
+    assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
+    assert int(actual.exponent) == int(expected.exponent)
+    assert actual.bits == expected.bits
+
+
+def mantissas(shape, bits=8, exponent=-9, extreme=False):
+    most = (1 << bits - 1) - 1
+    mantissa = torch.full(shape, most) if extreme else torch.randint(-most, most + 1, shape)
+    mantissa = mantissa.to(mantissa_dtype(bits))
+    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
+
+
+def any_float32(shape):
+    """Any finite bit pattern: every exponent, subnormals, both zeros."""
+    x = torch.randint(-(2**31), 2**31, shape).to(torch.int32)
+    return torch.where((x >> 23 & 0xFF) == 0xFF, x & 0x7FFFFF, x).view(torch.float32)
+
+
+def images_of(shape, bits, exponent=-9, layout=torch.contiguous_format):
+    """Planes of several kinds: spread, almost constant, constant, zero, extreme."""
+    x = mantissas(shape, bits, exponent)
+    kind = torch.arange(shape[1]) % 6
+    for i, channel in enumerate(x.mantissa.unbind(1)):
+        if kind[i] == 1:
+            channel.clamp_(5, 6)
+        elif kind[i] == 2:
+            channel.fill_((1 << bits - 1) - 1)
+        elif kind[i] == 3:
+            channel.zero_()
+        elif kind[i] == 4:
+            channel.copy_(torch.where(channel > 0, (1 << bits - 1) - 1, 1 - (1 << bits - 1)))
+    if len(shape) == 4:
+        x = x._replace(mantissa=x.mantissa.contiguous(memory_format=layout))
+    return x
+
+
+def parameters(channels):
+    """None, ordinary, and of all sizes with zeros among them."""
+    spread = torch.randn(channels) * 2.0 ** torch.randint(-30, 10, (channels,))
+    spread[::5] = 0
+    yield None, None
+    yield torch.rand(channels) + 0.5, torch.randn(channels)
+    yield spread, spread.flip(0) * 100
+    yield torch.zeros(channels), None
+
+
+def norm_cases(widths, shapes):
+    """x and grad of every width and shape, exponents ordinary and extreme in turn."""
+    exponents = itertools.cycle(EXPONENTS)
+    for (bits, grad_bits), shape in itertools.product(widths, shapes):
+        exponent, grad_exponent = next(exponents)
+        layout = torch.channels_last if exponent == -9 else torch.contiguous_format
+        x = images_of(shape, bits, exponent, layout)
+        yield x, mantissas(shape, grad_bits, grad_exponent)
+
+
+def row_cases(widths, shapes):
+    """The same for rows, of several kinds."""
+    exponents = itertools.cycle(EXPONENTS)
+    for (bits, grad_bits), shape in itertools.product(widths, shapes):
+        exponent, grad_exponent = next(exponents)
+        x = images_of(shape[::-1], bits, exponent)
+        yield x._replace(mantissa=x.mantissa.t()), mantissas(shape, grad_bits, grad_exponent)
+
+
+def norm_calls_not_finite(value):
+    """Calls of norms, name and arguments, with a parameter or statistic of ``value``."""
+    x, good, bad = mantissas((2, 3, 4, 4), 8), torch.ones(3), torch.tensor([1.0, value, 1.0])
+    sums, products = reference.plane_sums(x), reference.plane_products(x, x)
+    totals = sums.sum(1), 32
+    return (
+        ('batch_norm', x, *totals, bad, None, EPS),
+        ('batch_norm', x, *totals, good, bad, EPS),
+        ('batch_norm_grad', x, x, totals[0], products.sum(1), 32, bad, EPS),
+        ('update_running', bad.clone(), good.clone(), x, *totals, 0.1),
+        ('update_running', good.clone(), bad.clone(), x, *totals, 0.1),
+        ('frozen_norm', x, bad, good, None, None, EPS),
+        ('frozen_norm', x, good, bad, None, None, EPS),
+        ('frozen_norm', x, good, -good, None, None, EPS),
+        ('frozen_norm', x, good, good, bad, None, EPS),
+        ('frozen_norm', x, good, good, None, bad, EPS),
+        ('frozen_norm_grad', x, bad, None, EPS),
+        ('frozen_norm_grad', x, good, bad, EPS),
+        ('frozen_norm_weight_grad', x, x, products.sum(1), bad, good, EPS),
+        ('group_norm', x, sums, bad, None, EPS),
+        ('group_norm', x, sums, good, bad, EPS),
+        ('group_norm_grad', x, x, sums, products, bad, EPS),
+        ('layer_norm', mantissas((2, 3), 8), bad, None, EPS),
+        ('layer_norm', mantissas((2, 3), 8), None, bad, EPS),
+        ('layer_norm_grad', mantissas((2, 3), 8), mantissas((2, 3), 8), sums[:, :, 0], bad, EPS),
+    )
+
+
+def windows_of(size, kernel, stride, padding, ceil_mode=False, count_include_pad=True):
+    """Those of `torch.nn.AvgPool2d`, one axis."""
+    count = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1
+    starts = [i * stride - padding for i in range(count)]
+    inside = [(max(s, 0), min(s + kernel, size)) for s in starts]
+    padded = [min(s + kernel, size + padding) - s for s in starts]
+    return inside, padded if count_include_pad else [stop - start for start, stop in inside]
+
+
+def adaptive(size, count):
+    inside = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    return inside, [stop - start for start, stop in inside]
+
+
+def grid(rows, columns):
+    divisors = tuple(tuple(a * b for b in columns[1]) for a in rows[1])
+    return Windows(tuple(rows[0]), tuple(columns[0]), divisors)
+
+
+class Comparison:
+    """Of one backend's operations with the reference's.
+
+    Args:
+        backend: the module.
+        top: the type in which it notes the largest magnitude of what it writes.
+    """
+
+    def __init__(self, backend, top):
+        self.backend, self.top = backend, top
+
+    def assert_same_with_top(self, actual, expected):
+        """The bits, and the largest magnitude noted on the way out."""
+        assert_same(actual, expected)
+        magnitudes = pattern(expected) & 0x7FFFFFFF
+        top = known_top(actual)
+        assert isinstance(top, self.top)
+        assert self.top is int or (top.dtype == torch.int32 and top.shape == ())
+        assert int(top) == (int(magnitudes.max()) if magnitudes.numel() else 0)
+
+    def same(self, name, *arguments):
+        """Both backends' results, which are the same; first comes what the next layer maps."""
+        actual, expected = (
+            getattr(backend, name)(*arguments) for backend in (self.backend, reference)
+        )
+        if isinstance(expected, torch.Tensor):
+            actual, expected = (actual,), (expected,)
+        assert len(actual) == len(expected)
+        for number, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            if b.dtype == torch.float32:
+                mapped = number == 0 and b.dim() > 1
+                self.assert_same_with_top(a, b) if mapped else assert_same(a, b)
+            else:
+                assert a.dtype == b.dtype and torch.equal(a, b)
+        return expected if len(expected) > 1 else expected[0]
+
+    def addition(self, x, y, bits, random):
+        expected = reference.add(x, y, bits, random)
+        self.assert_same_with_top(self.backend.add(x, y, bits, random), expected)
+        result = x.clone(memory_format=torch.contiguous_format)
+        assert self.backend.add(result, y, bits, random, inplace=True) is result
+        self.assert_same_with_top(result, expected)
+
+    def pooling(self, x, grad, windows):
+        self.same('avg_pool2d', x, windows)
+        self.same('avg_pool2d_grad', grad, tuple(x.mantissa.shape), windows)
+
+    def batch_norm(self, x, grad):
+        sums = self.same('plane_sums', x).sum(1)
+        products = self.same('plane_products', grad, x).sum(1)
+        channels = x.mantissa.shape[1]
+        count = x.mantissa.numel() // channels
+        if count:
+            for weight, bias in parameters(channels):
+                self.same('batch_norm', x, sums, count, weight, bias, EPS)
+                self.same('batch_norm_grad', grad, x, sums, products, count, weight, EPS)
+            self.same('batch_norm_weight_grad', grad, x, sums, products, count, EPS)
+        if count > 1:
+            self.update_running(x, sums, count)
+
+    def batch_norm_without_parameters(self, x, grad):
+        sums = self.same('plane_sums', x).sum(1)
+        products = self.same('plane_products', grad, x).sum(1)
+        count = x.mantissa[:, 0].numel()
+        self.same('batch_norm', x, sums, count, None, None, EPS)
+        self.same('batch_norm_grad', grad, x, sums, products, count, None, EPS)
+
+    def update_running(self, x, sums, count):
+        channels = x.mantissa.shape[1]
+        for momentum in (0.1, 1.0, 0.0003):
+            mean, var = torch.randn(channels), torch.rand(2 * channels)[::2]
+            expected = mean.clone(), var.clone()
+            self.backend.update_running(mean, var, x, sums, count, momentum)
+            reference.update_running(*expected, x, sums, count, momentum)
+            assert_same(mean, expected[0])
+            assert_same(var.contiguous(), expected[1])
+
+    def frozen_norm(self, x, grad):
+        channels = x.mantissa.shape[1]
+        products = reference.plane_products(grad, x).sum(1)
+        for weight, bias in parameters(channels):
+            mean, var = torch.randn(channels), torch.rand(channels)
+            var[::3] *= 1e-12
+            self.same('frozen_norm', x, mean, var, weight, bias, EPS)
+            self.same('frozen_norm_grad', grad, var, weight, EPS)
+        self.same('frozen_norm_weight_grad', grad, x, products, mean, var, EPS)
+
+    def group_norm(self, x, grad):
+        images, channels = x.mantissa.shape[:2]
+        for groups in (3, channels):
+            sums = reference.plane_sums(x).view(2, images, groups, -1).sum(3)
+            products = reference.plane_products(grad, x)
+            for weight, bias in parameters(channels):
+                self.same('group_norm', x, sums, weight, bias, EPS)
+                self.same('group_norm_grad', grad, x, sums, products, weight, EPS)
+
+    def layer_norm(self, x, grad, weight, bias, eps=EPS):
+        _, sums = self.same('layer_norm', x, weight, bias, eps)
+        self.same('layer_norm_grad', grad, x, sums, weight, eps)
