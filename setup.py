@@ -65,7 +65,10 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmint', 'mmint.*']),
-    package_data={'mmint.backends.cpu': ['*.c', '*.h']},
+    package_data={
+        'mmint.backends.cpu': ['*.c', '*.h'],
+        'mmint.backends.cuda': ['*.cu', '*.cuh'],
+    },
     python_requires='>=3.10',
     install_requires=['torch>=2.1'],
     extras_require={
@@ -80,6 +83,7 @@ setup(
             'matplotlib',
             'ftfy',
         ],
+        'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
         'dev': ['pytest', 'ruff'],
         'benchmark': ['onnx', 'onnxruntime'],
     },

@@ -40,10 +40,10 @@ def no_kernels(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmint.backends.cpu._kernels', None)
     monkeypatch.delattr(cpu, '_kernels', raising=False)
     monkeypatch.delenv('MMINT_BACKEND', raising=False)
-    for cache in (cpu._ready, backends._select):
+    for cache in (cpu.kernels.ready, backends._select):
         cache.cache_clear()
     yield
-    for cache in (cpu._ready, backends._select):
+    for cache in (cpu.kernels.ready, backends._select):
         cache.cache_clear()
 
 
@@ -63,5 +63,5 @@ def test_a_backend_or_device_that_there_is_not_is_an_error(monkeypatch):
     with pytest.raises(RuntimeError, match="on a 'meta' device .* has integer kernels for"):
         backends.backend_for(torch.device('meta'))
     monkeypatch.setenv('MMINT_BACKEND', 'tpu')
-    with pytest.raises(ValueError, match='"reference" and "cpu" are accepted'):
+    with pytest.raises(ValueError, match='"reference", "cpu" and "cuda" are accepted'):
         backends.backend_for(torch.device('cpu'))

@@ -1,0 +1,65 @@
+"""The integer operations in CUDA C, with the bits of `mmint.backends.reference`.
+
+Kernels are compiled when they are first used (`compiler`) and launched through a small interface
+(`launcher`), on PyTorch's current stream, with buffers from PyTorch's allocator. Nothing waits for
+the device: exponents stay there, and a value that is not finite is noted there, until `check`,
+called once an iteration, reports it. Float32 results are contiguous; mantissas of images and of
+filters are channels-last.
+"""
+
+from .addition import add
+from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
+from .finite import check
+from .layer_norm import layer_norm, layer_norm_grad
+from .mapping import channel_sum, dequantize, quantize
+from .norm import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_weight_grad,
+    frozen_norm,
+    frozen_norm_grad,
+    frozen_norm_weight_grad,
+    group_norm,
+    group_norm_grad,
+    plane_products,
+    plane_sums,
+    update_running,
+)
+from .pooling import avg_pool2d, avg_pool2d_grad
+from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
+from .sgd import sgd_step
+
+name = 'cuda'
+
+__all__ = [
+    'add',
+    'avg_pool2d',
+    'avg_pool2d_grad',
+    'batch_norm',
+    'batch_norm_grad',
+    'batch_norm_weight_grad',
+    'channel_sum',
+    'check',
+    'conv2d',
+    'conv2d_input_grad',
+    'conv2d_weight_grad',
+    'dequantize',
+    'frozen_norm',
+    'frozen_norm_grad',
+    'frozen_norm_weight_grad',
+    'group_norm',
+    'group_norm_grad',
+    'layer_norm',
+    'layer_norm_grad',
+    'matmul',
+    'max_pool2d',
+    'max_pool2d_grad',
+    'name',
+    'plane_products',
+    'plane_sums',
+    'quantize',
+    'relu',
+    'relu_grad',
+    'sgd_step',
+    'update_running',
+]

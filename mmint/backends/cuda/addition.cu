@@ -1,0 +1,100 @@
+/* Addition of two tensors in integers: reference/addition.py.
+ *
+ * `weigh` takes the maxima of both operands, and finds out whether any mantissa is not zero, which
+ * only a tensor of subnormals leaves open. `add` gives each thread one Philox block, that is eight
+ * elements in pairs 16 apart, whose mantissas it aligns and adds; p = bits - 1 <= 15 bits go left
+ * by at most 40, so that int64 holds the sum.
+ *
+ * If an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
+ * device's flag. */
+#include "philox.cuh"
+#include "reduce.cuh"
+#include "scale.cuh"
+
+enum { THREADS = 256, MAX_ALIGNMENT = 40 };
+
+struct operand {
+    const uint32_t *x, *tops; /* maxima of parts of x */
+    int64_t top_count;
+};
+
+/* Of both operands the largest magnitude and whether a mantissa is not zero; of the sum the largest
+ * magnitude. Zeros at the start. */
+struct weighed {
+    uint32_t top[2];
+    int32_t counts[2], sum;
+};
+
+/* The random bits that operand t sees of the element's. */
+__device__ __forceinline__ uint32_t seen_by(int t, uint32_t drawn) { return t ? 0xFFFF - drawn : drawn; }
+
+__device__ void weigh_one(const operand &o, int t, weighed *w, int64_t n, int bits,
+                          const random_words &random) {
+    uint32_t top = 0, found = 0;
+    for (int64_t i = threadIdx.x; i < o.top_count; i += THREADS) top = max(top, o.tops[i]);
+    top = block_max(top);
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        w->top[t] = top;
+        if (field_of(top)) w->counts[t] = 1;
+    }
+    if (!top || field_of(top)) return;
+    const int exponent = exponent_of(top, bits);
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * THREADS) {
+        const uint32_t drawn = random.stochastic ? draw_one(random, i) : 0;
+        if (map_one(o.x[i], exponent, random.stochastic != 0, seen_by(t, drawn))) found = 1;
+    }
+    found = block_max(found);
+    if (threadIdx.x == 0 && found) atomicMax(&w->counts[t], 1);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    weigh(operand x, operand y, weighed *w, int64_t n, int64_t bits, random_words random) {
+    weigh_one(x, 0, w, n, (int)bits, random);
+    weigh_one(y, 1, w, n, (int)bits, random);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    add(const uint32_t *x, const uint32_t *y, float *out, weighed *w, int64_t n, int64_t bits,
+        random_words random, int32_t *flag, int64_t call) {
+    const uint32_t *terms[2] = {x, y};
+    bool counts[2];
+    int exponents[2], high = 0, low = 0;
+    for (int t = 0; t < 2; t++) {
+        counts[t] = w->counts[t] != 0;
+        exponents[t] = counts[t] ? exponent_of(w->top[t], (int)bits) : 0;
+    }
+    if (counts[0] || counts[1])
+        high = max(exponents[counts[0] ? 0 : 1], exponents[counts[1] ? 1 : 0]);
+    for (int t = 0; t < 2; t++) counts[t] = counts[t] && exponents[t] >= high - MAX_ALIGNMENT;
+    if (counts[0] || counts[1])
+        low = min(exponents[counts[0] ? 0 : 1], exponents[counts[1] ? 1 : 0]);
+    if (!is_finite(w->top[0]) || !is_finite(w->top[1])) {
+        counts[0] = counts[1] = false;
+        if (blockIdx.x == 0 && threadIdx.x == 0) atomicCAS(flag, 0, (int32_t)call);
+    }
+    const scale back = scale_at(low);
+    const bool stochastic = random.stochastic != 0;
+    const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
+    uint32_t top = 0;
+    for (int64_t block = (int64_t)blockIdx.x * THREADS + threadIdx.x; block < blocks;
+         block += (int64_t)gridDim.x * THREADS) {
+        const uint4 words = stochastic ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
+            if (i >= n) break;
+            const uint32_t drawn = word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF;
+            int64_t total = 0;
+            for (int t = 0; t < 2; t++)
+                if (counts[t])
+                    total += (int64_t)map_one(terms[t][i], exponents[t], stochastic,
+                                              seen_by(t, drawn)) *
+                             ((int64_t)1 << (exponents[t] - low));
+            const float made = scaled(total, back);
+            out[i] = made;
+            top = max(top, magnitude_bits(made));
+        }
+    }
+    note_top(top, &w->sum);
+}

@@ -1,0 +1,56 @@
+/* Before and after a product: see finish.cuh. */
+#include "finish.cuh"
+#include "philox.cuh"
+
+enum { THREADS = 256 };
+
+struct preparation {
+    const int32_t *a_exponent, *b_exponent;
+    finish_state *state;
+    const uint32_t *bias;  /* float32, or NULL */
+    int64_t *rounded;      /* the bias as integers */
+    int64_t length;
+    int64_t bound;         /* of a sum's magnitude */
+    int32_t *flag;
+    int64_t call;
+    random_words random;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
+    int exponent = *p.a_exponent + *p.b_exponent, excess = 0;
+    uint32_t top = 0;
+    int64_t largest = 0;
+    if (p.bias) {
+        for (int64_t i = threadIdx.x; i < p.length; i += THREADS)
+            top = max(top, p.bias[i] & 0x7FFFFFFF);
+        top = block_max(top);
+        const bool finite = is_finite(top);
+        if (finite) excess = max(0, max(field_of(top), 1) - 150 - exponent + 24 - 62);
+        exponent += excess;
+        for (int64_t i = threadIdx.x; i < p.length; i += THREADS) {
+            int64_t rounded = 0;
+            if (finite)
+                rounded = quantize_one(p.bias[i], exponent, p.random.stochastic != 0,
+                                       p.random.stochastic ? draw_one(p.random, i) : 0);
+            p.rounded[i] = rounded;
+            largest = max(largest, (int64_t)magnitude_of(rounded));
+        }
+        largest = block_max(largest);
+        if (!finite && threadIdx.x == 0) atomicCAS(p.flag, 0, (int32_t)p.call);
+    }
+    if (threadIdx.x) return;
+    const bool fits = p.bound + largest < (int64_t)1 << 31;
+    const int fast = !excess && fits && exponent >= -126 && exponent <= 96;
+    *p.state = {exponent, excess, fast, (int32_t)top, 0, 0};
+}
+
+/* out (outer, channels, inner) becomes the bias (channels,) if all sums were zero. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    bias_alone(finish_state *state, const float *bias, float *out, int64_t outer, int64_t channels,
+               int64_t inner) {
+    if (state->not_zero) return;
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < outer * channels * inner;
+         i += (int64_t)gridDim.x * THREADS)
+        out[i] = bias[i / inner % channels];
+    if (blockIdx.x == 0 && threadIdx.x == 0) state->top = state->bias_top;
+}

@@ -1,0 +1,64 @@
+/* From sums of products to float32, with or without a bias: reference/products.py, `_finish`.
+ *
+ * What all sums of a product share lies on the device, made by `prepare` (finish.cu) before the
+ * product: their exponent, and the bias as integers. Where all sums are zero the result is the bias
+ * to the bit, which only shows afterwards: products note whether a sum is not zero, and `bias_alone`
+ * mends the result if none is. They also note the result's largest magnitude for its mapping. */
+#pragma once
+
+#include "number.cuh"
+#include "reduce.cuh"
+
+struct finish_state {
+    int32_t exponent;  /* of the sums, cut by 2**excess, and of the bias */
+    int32_t excess;
+    int32_t fast;      /* whether (float32)(sum + bias) * 2**exponent is right: 32 bits hold it */
+    int32_t bias_top;  /* the bias's largest magnitude, as a bit pattern */
+    int32_t top;       /* the result's */
+    int32_t not_zero;  /* whether a sum is not zero; noted where there is a bias */
+};
+
+struct finish {
+    finish_state *state;
+    const int64_t *bias;  /* or NULL */
+};
+
+struct finisher {
+    int exponent, excess;
+    bool fast;
+    float scale;
+    const int64_t *bias;
+    uint32_t top;
+    bool not_zero;
+
+    __device__ __forceinline__ explicit finisher(const finish &f)
+        : exponent(f.state->exponent), excess(f.state->excess), fast(f.state->fast), scale(0.0f),
+          bias(f.bias), top(0), not_zero(false) {
+        if (fast) scale = __uint_as_float((uint32_t)(exponent + 127) << 23);
+    }
+
+    /* The result of a sum to which `bias[i]` is added. */
+    template <typename T> __device__ __forceinline__ float operator()(T sum, int64_t i) {
+        float result;
+        not_zero |= sum != 0;
+        if (fast) {
+            result = (float)((int)sum + (bias ? (int)bias[i] : 0)) * scale;
+        } else {
+            int64_t total = sum;
+            if (excess) total = with_sign(shift_right_even(magnitude_of(total), excess), total < 0);
+            result = dequantize_one(total + (bias ? bias[i] : 0), exponent);
+        }
+        top = max(top, __float_as_uint(result) & 0x7FFFFFFF);
+        return result;
+    }
+
+    /* Notes what the block saw; all of its threads call it. */
+    __device__ __forceinline__ void note(const finish &f) {
+        const uint32_t block_top = block_max(top);
+        const uint32_t block_not_zero = bias ? block_max((uint32_t)not_zero) : 0;
+        if (threadIdx.x == 0) {
+            if (block_top) atomicMax(&f.state->top, (int32_t)block_top);
+            if (block_not_zero) atomicMax(&f.state->not_zero, 1);
+        }
+    }
+};

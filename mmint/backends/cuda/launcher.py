@@ -1,0 +1,111 @@
+"""How the host code runs kernels: one small interface.
+
+A kernel is an ``extern "C" __global__`` function of a source file beside this one. It takes
+pointers and ``int64_t``, or structs of them, so that its arguments are a row of 64-bit words:
+
+    Tensor          pointer to its first element
+    None            null pointer
+    int             int64_t
+    tuple of these  struct
+
+`pycuda_launcher` runs kernels on a GPU; the tests have a second implementation, which runs the same
+sources on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+SOURCES = Path(__file__).parent
+Argument = Tensor | int | None | tuple['Argument', ...]
+Size = tuple[int, int, int]
+
+
+class Launcher(Protocol):
+    """Compiles kernels and runs them on the device of their tensors.
+
+    Attributes:
+        device_type: the type of the devices that it serves, as PyTorch calls it.
+    """
+
+    device_type: str
+
+    def architecture(self, device: torch.device) -> str:
+        """What kernels are compiled for, as nvcc calls it: ``'sm_90a'``."""
+
+    def kernel(self, source: str, name: str, device: torch.device) -> Any:
+        """The kernel ``name`` of the file ``source``, ready to be launched on ``device``."""
+
+    def launch(
+        self,
+        kernel: Any,
+        grid: Size,
+        block: Size,
+        shared: int,
+        arguments: Sequence[Argument],
+        device: torch.device,
+    ) -> None:
+        """Starts a kernel on PyTorch's current stream; ``shared`` bytes are its dynamic memory.
+
+        Raises:
+            ValueError: if a tensor among the arguments is not on ``device``.
+        """
+
+
+_current: Launcher | None = None
+
+
+def use_launcher(launcher: Launcher | None) -> None:
+    """Runs all kernels through ``launcher`` from now on; None stands for PyCUDA."""
+    global _current
+    _current = launcher
+
+
+def launcher() -> Launcher:
+    """What runs the kernels, PyCUDA unless `use_launcher` said otherwise.
+
+    Raises:
+        ImportError: if PyCUDA is not installed.
+        RuntimeError: if there is no NVIDIA driver.
+    """
+    if _current is None:
+        from .pycuda_launcher import PyCudaLauncher
+
+        use_launcher(PyCudaLauncher())
+    return _current
+
+
+def words_of(arguments: Sequence[Argument], device: torch.device) -> list[int]:
+    """The 64-bit words that a kernel gets for its arguments.
+
+    Raises:
+        ValueError: if a tensor among them is not on ``device``.
+    """
+    words: list[int] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            if argument.device != device:
+                raise ValueError(
+                    f'one operation was given tensors on {device} and on {argument.device}, on the '
+                    'same device they are accepted: move them with .to(device)'
+                )
+            words.append(argument.data_ptr())
+        elif isinstance(argument, tuple):
+            words.extend(words_of(argument, device))
+        else:
+            words.append(0 if argument is None else int(argument))
+    return words
+
+
+def tensors_of(arguments: Sequence[Argument]) -> Iterator[Tensor]:
+    """The tensors among a kernel's arguments."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, tuple):
+            yield from tensors_of(argument)

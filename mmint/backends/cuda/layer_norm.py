@@ -1,0 +1,81 @@
+"""Layer norm: arguments of the kernels in layer_norm.cu."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...numerics import FixedPoint
+from ..reference.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS, checked_count
+from ..tops import remember_top
+from . import finite
+from .launcher import Argument
+from .mapping import THREADS, dequantize, quantize, run
+from .norm import COEFFICIENTS, contiguous, same_width, statistics
+
+COLUMNS, PART_ROWS = 32, 256
+AFFINE_BYTES = 16
+
+
+def layer_norm(
+    x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """As `mmint.backends.reference.layer_norm`, but `check` reports what is not finite."""
+    mantissa = x.mantissa.contiguous()
+    (rows, size), device = mantissa.shape, mantissa.device
+    sums = torch.empty((2, rows), dtype=torch.int64, device=device)
+    out = torch.empty((rows, size), dtype=torch.float32, device=device)
+    top = torch.zeros((), dtype=torch.int32, device=device)
+    layer = _layer(x, mantissa, sums, weight, eps)
+    if rows:
+        affine = torch.empty(AFFINE_BYTES // 4 + size, dtype=torch.int32, device=device)
+        run(
+            'layer_norm.cu', 'prepare_affine', 1, THREADS,
+            [layer, contiguous(bias), affine, finite.flag(device), finite.number(device)], device,
+        )  # fmt: skip
+        name = f'layer_norm_{8 * mantissa.element_size()}'
+        run('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
+    remember_top(out, top)
+    return out, sums
+
+
+def layer_norm_grad(
+    grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `mmint.backends.reference.layer_norm_grad`."""
+    left, right = (m.contiguous() for m in same_width(grad.mantissa, x.mantissa))
+    (rows, size), device = right.shape, right.device
+    made = torch.empty((rows, COEFFICIENTS), dtype=torch.int64, device=device)
+    dx = torch.empty((rows, size), dtype=torch.float32, device=device)
+    top = torch.zeros((), dtype=torch.int32, device=device)
+    totals = torch.zeros((2, size), dtype=torch.int64, device=device)
+    layer, gradient = _layer(x, right, sums, weight, eps), (left, grad.exponent, grad.bits, made)
+    if rows:
+        width = 8 * right.element_size()
+        name = f'layer_norm_grad_{width}'
+        run('layer_norm.cu', name, rows, THREADS, [layer, gradient, dx, top], device)
+        blocks = -(-size // COLUMNS) * -(-rows // PART_ROWS)
+        name = f'layer_weight_grad_{width}'
+        run('layer_norm.cu', name, blocks, THREADS, [layer, gradient, totals], device)
+    remember_top(dx, top)
+    dweight = dequantize(totals[0], grad.exponent + _normalised_exponent(size))
+    return dx, dweight, dequantize(totals[1], grad.exponent)
+
+
+def _layer(
+    x: FixedPoint, mantissa: Tensor, sums: Tensor, weight: Tensor | None, eps: float
+) -> tuple[Argument, ...]:
+    """The struct ``layer`` of layer_norm.cu."""
+    rows, size = mantissa.shape
+    if weight is None:
+        weight = torch.ones(size, device=mantissa.device)
+    gamma = quantize(weight, LAYER_WEIGHT_BITS, None)
+    return (
+        mantissa, gamma.mantissa, gamma.exponent, rows, size, x.bits, _normalised_exponent(size),
+        statistics(x, sums, checked_count(size, 1), eps),
+    )  # fmt: skip
+
+
+def _normalised_exponent(size: int) -> int:
+    """That at which ``2**ceil(log2(size) / 2)`` is ``2**NORMALISED_BITS``."""
+    return ((size - 1).bit_length() + 1) // 2 - NORMALISED_BITS

@@ -1,0 +1,261 @@
+/* Batch and group norm in integers: reference/norm.py.
+ *
+ * Mantissas are channels-last, (images, pixels, channels), results contiguous, (images, channels,
+ * pixels). Three steps: exact sums of each plane; once a group, one thread makes coefficients of
+ * them; `combine` applies these, through tiles in shared memory, since its reads run along channels
+ * and its writes along pixels. A combination of 8-bit mantissas stays below 2**31, though not the
+ * terms it is made of: int32 modulo 2**32 gives it; 16-bit mantissas do the same in int64.
+ *
+ * Element `at` of sums' groups with `members` planes each is plane at of all images, in the order
+ * (image, channel); batch norm has one image there and groups of one member.
+ *
+ * A parameter that is not finite makes coefficients of zero, and its call's number goes to the
+ * device's flag. */
+#include "coefficients.cuh"
+#include "reduce.cuh"
+#include "scale.cuh"
+
+enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 128, PART_PIXELS = 256 };
+
+__device__ __forceinline__ int64_t first_index() {
+    return (int64_t)blockIdx.x * THREADS + threadIdx.x;
+}
+__device__ __forceinline__ int64_t stride() { return (int64_t)gridDim.x * THREADS; }
+
+/* ---- sums ---- */
+
+/* Adds the sums of `a` and of a * b, (2, images, channels), to `out`. */
+template <typename T>
+__device__ void plane_sums(const T *a, const T *b, int64_t *out, int64_t images, int64_t pixels,
+                           int64_t channels) {
+    enum { ROWS = THREADS / TILE_CHANNELS };
+    __shared__ int64_t sums[2][ROWS][TILE_CHANNELS];
+    const int64_t across = (channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
+    const int64_t parts = (pixels + PART_PIXELS - 1) / PART_PIXELS;
+    const int lane = threadIdx.x % TILE_CHANNELS, row = threadIdx.x / TILE_CHANNELS;
+    for (int64_t t = blockIdx.x; t < images * across * parts; t += gridDim.x) {
+        const int64_t channel = t % across * TILE_CHANNELS + lane;
+        const int64_t first = t / across % parts * PART_PIXELS, image = t / (across * parts);
+        const int64_t last = min(first + PART_PIXELS, pixels);
+        int64_t plain = 0, product = 0;
+        if (channel < channels)
+            for (int64_t p = first + row; p < last; p += ROWS) {
+                const int64_t i = (image * pixels + p) * channels + channel;
+                const int64_t v = a[i];
+                plain += v;
+                product += v * b[i];
+            }
+        sums[0][row][lane] = plain;
+        sums[1][row][lane] = product;
+        __syncthreads();
+        if (row < 2 && channel < channels) {
+            int64_t sum = 0;
+            for (int r = 0; r < ROWS; r++) sum += sums[row][r][lane];
+            atomicAdd((unsigned long long *)out + (row * images + image) * channels + channel,
+                      (unsigned long long)sum);
+        }
+        __syncthreads();
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    plane_sums_8(const int8_t *a, const int8_t *b, int64_t *out, int64_t images, int64_t pixels,
+                 int64_t channels) {
+    plane_sums(a, b, out, images, pixels, channels);
+}
+extern "C" __global__ void __launch_bounds__(THREADS)
+    plane_sums_16(const int16_t *a, const int16_t *b, int64_t *out, int64_t images, int64_t pixels,
+                  int64_t channels) {
+    plane_sums(a, b, out, images, pixels, channels);
+}
+
+/* ---- coefficients ---- */
+
+struct failure {
+    int32_t *flag;
+    int64_t call;
+};
+
+__device__ __forceinline__ void report(const failure &f) { atomicCAS(f.flag, 0, (int32_t)f.call); }
+
+/* values[i], or `fallback` where there are none; 0 with a report where it is not finite. */
+__device__ __forceinline__ wide parameter(const float *values, int64_t i, int fallback,
+                                          const failure &f) {
+    if (!values) return from_integer(fallback);
+    if (is_finite(magnitude_bits(values[i]))) return from_float(values[i]);
+    report(f);
+    return {0, 0};
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    norm_coefficients(statistics s, const float *weight, const float *bias, coefficients *made,
+                      int64_t channels, int64_t members, int64_t bits, failure f) {
+    for (int64_t at = first_index(); at < s.groups * members; at += stride()) {
+        const int64_t group = at / members;
+        const wide scale = forward_scale(parameter(weight, at % channels, 1, f),
+                                         spread_in(s, group), *s.exponent);
+        made[at] = forward_coefficients(scale, parameter(bias, at % channels, 0, f), s.sums[group],
+                                        s.count, (int)bits);
+    }
+}
+
+/* products (2, groups * members) */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    norm_grad_coefficients(statistics s, const int32_t *grad_exponent, const int64_t *products,
+                           const float *weight, coefficients *made, int64_t channels,
+                           int64_t members, int64_t wider, failure f) {
+    for (int64_t group = first_index(); group < s.groups; group += stride()) {
+        const int64_t first = group * members;
+        const wide rstd = spread_in(s, group).rstd;
+        const auto scale = [&](int64_t m) {
+            return shifted(multiply(parameter(weight, (first + m) % channels, 1, f), rstd),
+                           *grad_exponent);
+        };
+        backward_coefficients(scale, members, rstd, s.sums[group], products + first,
+                              products + s.groups * members + first, s.count, (int)wider,
+                              *s.exponent, made + first);
+    }
+}
+
+/* products (2, images, channels); images add one after another. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    norm_weight_grad(statistics s, const int32_t *grad_exponent, const int64_t *products,
+                     float *dweight, float *dbias, int64_t images, int64_t channels,
+                     int64_t members) {
+    const int64_t *h1 = products, *h2 = products + images * channels;
+    const wide count = from_integer(s.count);
+    for (int64_t c = first_index(); c < channels; c += stride()) {
+        wide slope = {0, 0};
+        int64_t total = 0;
+        for (int64_t at = c; at < images * channels; at += channels) {
+            const int64_t group = at / members;
+            const wide covariance =
+                from_integer((int128)s.count * h2[at] - (int128)s.sums[group] * h1[at]);
+            slope = plus(slope, multiply(divide(covariance, count), spread_in(s, group).rstd));
+            total += h1[at];
+        }
+        dweight[c] = to_float(shifted(slope, *grad_exponent + *s.exponent));
+        dbias[c] = dequantize_one(total, *grad_exponent);
+    }
+}
+
+/* old + factor * (batch - old); as it is, with a report, where it is not finite. */
+__device__ __forceinline__ void move(float *running, wide batch, wide factor, const failure &f) {
+    if (!is_finite(magnitude_bits(*running))) return report(f);
+    const wide old = from_float(*running);
+    *running = to_float(plus(old, multiply(factor, plus(batch, negated(old)))));
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    update_running(statistics s, float *mean, float *var, int64_t momentum,
+                   int64_t momentum_exponent, failure f) {
+    const wide factor = shifted(from_integer(momentum), (int)momentum_exponent);
+    const wide count = from_integer(s.count);
+    const wide pairs = from_integer((int128)s.count * (s.count - 1));
+    for (int64_t c = first_index(); c < s.groups; c += stride()) {
+        const int64_t s1 = s.sums[c], s2 = s.sums[s.groups + c];
+        move(mean + c, shifted(divide(narrow(s1, 0), count), *s.exponent), factor, f);
+        move(var + c, shifted(divide(scatter_of(s1, s2, s.count), pairs), 2 * *s.exponent), factor,
+             f);
+    }
+}
+
+/* 1 / sqrt(var + eps); 0 with a report where that is none. */
+__device__ __forceinline__ wide frozen_rstd(const float *var, int64_t c, wide eps,
+                                            const failure &f) {
+    wide total = parameter(var, c, 0, f);
+    if (is_finite(magnitude_bits(var[c]))) total = plus(total, eps);
+    if (total.mantissa > 0) return inverse_root(total);
+    report(f);
+    return {0, 0};
+}
+
+/* `mean` and `bias` NULL: the input's gradient, where the exponent is the incoming one's. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    frozen_coefficients(const int32_t *exponent, const float *mean, const float *var,
+                        const float *weight, const float *bias, coefficients *made,
+                        int64_t channels, int64_t bits, int64_t eps, int64_t eps_exponent,
+                        failure f) {
+    for (int64_t c = first_index(); c < channels; c += stride()) {
+        const wide rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
+        const wide scale = multiply(parameter(weight, c, 1, f), rstd);
+        const wide offset = plus(parameter(bias, c, 0, f),
+                                 negated(multiply(parameter(mean, c, 0, f), scale)));
+        made[c] = forward_coefficients(shifted(scale, *exponent), offset, 0, 1, (int)bits);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    frozen_weight_grad(const int32_t *grad_exponent, const int32_t *exponent,
+                       const int64_t *products, const float *mean, const float *var,
+                       float *dweight, int64_t channels, int64_t eps, int64_t eps_exponent,
+                       failure f) {
+    for (int64_t c = first_index(); c < channels; c += stride()) {
+        const wide rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
+        const wide total = shifted(narrow(products[channels + c], 0), *exponent);
+        const wide centred = plus(
+            total, negated(multiply(parameter(mean, c, 0, f), narrow(products[c], 0))));
+        dweight[c] = to_float(shifted(multiply(centred, rstd), *grad_exponent));
+    }
+}
+
+/* ---- elements ---- */
+
+/* `second` may be NULL; coefficients are (images or 1, channels). */
+struct combination {
+    const void *first, *second;
+    float *out;
+    const coefficients *of;
+    int64_t images, pixels, channels, per_image;
+    int32_t *top;
+};
+
+/* What holds a combination of such mantissas, and what wraps on the way. */
+template <typename T> struct total_of;
+template <> struct total_of<int8_t> { typedef int32_t type; typedef uint32_t part; };
+template <> struct total_of<int16_t> { typedef int64_t type; typedef uint64_t part; };
+
+template <typename T> __device__ void combine(const combination &m) {
+    typedef typename total_of<T>::type total;
+    typedef typename total_of<T>::part part;
+    enum { PAD = 4 / sizeof(T) };
+    __shared__ T first[TILE_PIXELS][TILE_CHANNELS + PAD], second[TILE_PIXELS][TILE_CHANNELS + PAD];
+    const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
+    const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
+    uint32_t top = 0;
+    for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
+        const int64_t image = t / (across * down);
+        const int64_t pixel0 = t / across % down * TILE_PIXELS, channel0 = t % across * TILE_CHANNELS;
+        const int pixels = (int)min((int64_t)TILE_PIXELS, m.pixels - pixel0);
+        const int channels = (int)min((int64_t)TILE_CHANNELS, m.channels - channel0);
+        const int64_t from = (image * m.pixels + pixel0) * m.channels + channel0;
+        for (int k = threadIdx.x; k < pixels * TILE_CHANNELS; k += THREADS) {
+            const int pixel = k / TILE_CHANNELS, channel = k % TILE_CHANNELS;
+            if (channel >= channels) continue;
+            const int64_t i = from + pixel * m.channels + channel;
+            first[pixel][channel] = ((const T *)m.first)[i];
+            if (m.second) second[pixel][channel] = ((const T *)m.second)[i];
+        }
+        __syncthreads();
+        float *to = m.out + (image * m.channels + channel0) * m.pixels + pixel0;
+        const coefficients *of = m.of + (m.per_image ? image * m.channels : 0) + channel0;
+        for (int k = threadIdx.x; k < pixels * channels; k += THREADS) {
+            const int channel = k / pixels, pixel = k % pixels;
+            const coefficients &c = of[channel];
+            part sum = (part)c.p * (part)first[pixel][channel] + (part)c.r;
+            if (m.second) sum += (part)c.q * (part)second[pixel][channel];
+            const float made = scaled((total)sum, scale_at((int)c.exponent));
+            to[channel * m.pixels + pixel] = made;
+            top = max(top, magnitude_bits(made));
+        }
+        __syncthreads();
+    }
+    note_top(top, m.top);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) combine_8(combination m) {
+    combine<int8_t>(m);
+}
+extern "C" __global__ void __launch_bounds__(THREADS) combine_16(combination m) {
+    combine<int16_t>(m);
+}

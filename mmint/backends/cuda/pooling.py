@@ -1,0 +1,73 @@
+"""Average pooling: arguments of the kernels in pooling.cu."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from ...numerics import FixedPoint
+from ..geometry import Windows
+from ..reference.pooling import RECIPROCAL_BITS, reciprocals
+from ..tops import remember_top
+from .mapping import run
+
+CHANNELS, PLACES = 32, 8
+
+
+def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
+    """As `mmint.backends.reference.avg_pool2d`."""
+    size = tuple(x.mantissa.shape)
+    return _average('avg_pool2d', x, (*size[:2], *map(len, windows[:2])), size[2:], windows)
+
+
+def avg_pool2d_grad(
+    grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
+) -> Tensor:
+    """As `mmint.backends.reference.avg_pool2d_grad`."""
+    size = tuple(input_size)
+    return _average('avg_pool2d_grad', grad, size, size[2:], windows)
+
+
+def _average(
+    name: str, x: FixedPoint, shape: tuple[int, ...], image: tuple[int, int], windows: Windows
+) -> Tensor:
+    mantissa = x.mantissa.contiguous(memory_format=torch.channels_last)
+    device = mantissa.device
+    out = torch.empty(shape, dtype=torch.float32, device=device)
+    top = torch.zeros((), dtype=torch.int32, device=device)
+    if out.numel():
+        results = out.numel() // shape[1]
+        run(
+            'pooling.cu', f'{name}_{8 * mantissa.element_size()}',
+            -(-shape[1] // CHANNELS) * -(-results // PLACES), CHANNELS * PLACES,
+            [(mantissa, out, *shape[:2], -RECIPROCAL_BITS, x.exponent, top),
+             (*_tables(windows, image, device), *image, *map(len, windows[:2]))],
+            device,
+        )  # fmt: skip
+    remember_top(out, top)
+    return out
+
+
+@functools.lru_cache(maxsize=64)
+def _tables(
+    windows: Windows, image: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The tensors of the struct ``windows`` of pooling.cu, for images of ``image`` size."""
+    axes = [_clamped(*axis) for axis in zip(windows[:2], image, strict=True)]
+    holders = [_holders(*axis) for axis in zip(axes, image, strict=True)]
+    ranges = (torch.tensor(r, dtype=torch.int64, device=device) for r in (*axes, *holders))
+    rows, columns, in_rows, in_columns = ranges
+    return rows, columns, reciprocals(windows, device), in_rows, in_columns
+
+
+def _clamped(ranges: tuple[tuple[int, int], ...], size: int) -> list[tuple[int, int]]:
+    """Start and stop inside the image."""
+    return [(max(0, start), min(stop, size)) for start, stop in ranges]
+
+
+def _holders(ranges: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
+    """For each row or column the first window that holds it, and one past the last."""
+    holders = [[i for i, (a, b) in enumerate(ranges) if a <= place < b] for place in range(size)]
+    return [(held[0], held[-1] + 1) if held else (0, 0) for held in holders]
