@@ -1,6 +1,8 @@
 """Times integer arithmetic beside float32, in turn, in one run, on this machine.
 
 python tools/benchmark.py ops [--threads 1,2] [--quick] [--json FILE]
+python tools/benchmark.py ops --device cuda [--quick] [--json FILE]
+python tools/benchmark.py norms [--threads 1,2] [--quick] [--json FILE]
 python tools/benchmark.py train --config CONFIG [--json FILE]
 """
 
@@ -15,12 +17,19 @@ def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest='command', required=True)
-    command = commands.add_parser('ops', help='layer shapes and matrix products')
-    command.add_argument('--json', metavar='FILE', help='write the results here')
-    command.add_argument('--threads', default='1,2', help='thread counts, comma-separated')
-    command.add_argument('--quick', action='store_true', help='fewer shapes')
-    command.add_argument('--seconds', type=float, default=1.0, help='for each comparison')
-    command.set_defaults(run=ops)
+    layers = (
+        ('ops', ops, 'convolutions and matrix products'),
+        ('norms', norms, 'norms, additions, average pooling and blocks'),
+    )
+    for name, function, text in layers:
+        command = commands.add_parser(name, help=text)
+        command.add_argument('--json', metavar='FILE', help='write the results here')
+        command.add_argument('--threads', default='1,2', help='thread counts, comma-separated')
+        command.add_argument('--quick', action='store_true', help='fewer shapes')
+        command.add_argument('--seconds', type=float, default=1.0, help='for each comparison')
+        if name == 'ops':
+            command.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+        command.set_defaults(run=function)
     command = commands.add_parser('train', help='whole training steps of a config')
     command.add_argument('--config', required=True, help='a file, or package::path')
     command.add_argument('--json', metavar='FILE', help='write the results here')
@@ -36,9 +45,19 @@ def main() -> None:
 
 def ops(args: argparse.Namespace) -> None:
     """Convolutions and matrix products."""
-    import benchmark_ops
+    if args.device == 'cuda':
+        import benchmark_gpu as benchmark_ops
+    else:
+        import benchmark_ops
 
     benchmark_ops.ops(args)
+
+
+def norms(args: argparse.Namespace) -> None:
+    """Norms, additions, average pooling and blocks."""
+    import benchmark_norms
+
+    benchmark_norms.norms(args)
 
 
 def train(args: argparse.Namespace) -> None:
