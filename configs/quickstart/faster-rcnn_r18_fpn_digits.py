@@ -1,39 +1,13 @@
-# A small Faster R-CNN, trained from scratch on the digits: the stock model with a ResNet-18 of half
-# width, a 64-channel FPN, batch norm that trains, and anchors for digits of 20 to 56 pixels.
+# A small Faster R-CNN, trained from scratch on the digits, which are 20 to 56 pixels high.
 _base_ = [
-    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
-    'mmdet::_base_/default_runtime.py',
+    '../_base_/faster-rcnn_r18-w32_fpn.py',
     '../_base_/digits_detection.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 
 model = dict(
-    backbone=dict(
-        depth=18,
-        base_channels=32,
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-        init_cfg=None,
-    ),
-    neck=dict(
-        in_channels=[32, 64, 128, 256],
-        out_channels=64,
-        norm_cfg=dict(type='BN', requires_grad=True),
-    ),
-    rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
-        anchor_generator=dict(scales=[4], ratios=[1.0, 2.0]),
-    ),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64, finest_scale=14),  # stock: 56, for 800 pixels
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
-    ),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64, pos_fraction=0.5)),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
+    rpn_head=dict(anchor_generator=dict(ratios=[1.0, 2.0])),
+    roi_head=dict(bbox_head=dict(num_classes=10)),
 )
 
 # 800 images in batches of 8: 600 iterations.

@@ -2,9 +2,12 @@
 
 from importlib.util import find_spec
 
-from .registry import convert_mmcv_layers, register
+from .registry import convert_mm_norms, convert_mmcv_layers, register
+from .ssd_head import let_ssd_predict
 
 register()
+convert_mm_norms()
+let_ssd_predict()
 if find_spec('mmcv') is not None:
     from .mmcv_ops import provide_mmcv_ops
 

@@ -1,0 +1,6 @@
+# mmpretrain has ResNet-50 on CIFAR-100; this is its schedule with ResNet-18.
+_base_ = 'mmpretrain::resnet/resnet50_8xb16_cifar100.py'
+model = dict(
+    backbone=dict(depth=18),
+    head=dict(in_channels=512),
+)
