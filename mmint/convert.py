@@ -47,13 +47,17 @@ POOLING = nn.AvgPool2d, nn.AdaptiveAvgPool2d
 FLOAT_FORWARD: set[type[nn.Module]] = set()
 
 
+# What a module became that has parameters of its own, and a scope for what it does with them.
+CLASS_KEPT = 'class kept'
+
+
 @dataclass(frozen=True)
 class Converted:
     """What became of one module."""
 
     name: str
     before: str
-    after: str
+    after: str  # its class, or `CLASS_KEPT`
     bits: int | None  # None if it has no integers: exact as it is, or left alone
     parameters: int
 
@@ -106,7 +110,15 @@ def convert(
     for module, aliases in names.items():
         chosen = _chosen(aliases, include, exclude)
         plan[module] = _integer_class(type(module)) if chosen else None
-        if plan[module] is not None and issubclass(plan[module], IntLayer):
+        if plan[module] is None:
+            continue
+        if 'forward' in module.__dict__:
+            raise ValueError(
+                f'the module {aliases[0]} was given, whose `forward` was replaced on the instance, '
+                f'a {type(module).__name__} with the one of its class is accepted: exclude it from '
+                'conversion, or convert before `forward` is replaced'
+            )
+        if issubclass(plan[module], IntLayer):
             plan[module].check(module)
     report = []
     for number, (module, aliases) in enumerate(names.items()):
@@ -123,6 +135,9 @@ def convert(
             module.forward = ForwardScope(module, Site(aliases[0], number), width)
         after = type(module).__name__
         width = module.bits if isinstance(module, IntLayer) else None
+        scope = module.__dict__.get('forward')
+        if isinstance(scope, ForwardScope) and scope.bits is not None:
+            after = CLASS_KEPT
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own or type(module) in INTEGER_LAYERS.values():
             report.append(Converted(aliases[0], before, after, width, own))
@@ -131,7 +146,7 @@ def convert(
 
 def format_report(report: Sequence[Converted]) -> str:
     """A table of ``report``: converted and left alone, by class and bits, with their names."""
-    integer = {layer.__name__ for layer in INTEGER_LAYERS.values()}
+    integer = {CLASS_KEPT, *(layer.__name__ for layer in INTEGER_LAYERS.values())}
     groups: dict[tuple[str, str, int | None], list[Converted]] = {}
     for entry in report:
         groups.setdefault((entry.before, entry.after, entry.bits), []).append(entry)

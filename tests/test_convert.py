@@ -1,6 +1,7 @@
 """convert(): the same model, with integer layers where the patterns say so."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -103,17 +104,17 @@ def test_every_layer_is_named_and_numbered_by_its_place():
     assert {n: m.site for n, m in twin.named_modules() if isinstance(m, IntLayer)} == sites
 
 
-def test_a_subclass_is_left_alone_and_listed():
+def test_a_subclass_keeps_its_class_and_is_listed():
     model = net()
     report = convert(model)
     assert type(model.neck['odd']) is OddConv
     by_name = {entry.name: entry for entry in report}
-    assert by_name['neck.odd'].bits is None and by_name['neck.odd'].after == 'OddConv'
+    assert by_name['neck.odd'].bits is None and by_name['neck.odd'].after == 'class kept'
     assert set(by_name) == {n for n, m in model.named_modules() if m._parameters}
     assert sum(e.parameters for e in report) == sum(p.numel() for p in model.parameters())
     table = format_report(report)
     odd = next(line for line in table.splitlines() if line.startswith('OddConv'))
-    assert 'left alone' in odd and 'neck' in odd
+    assert 'class kept' in odd and 'neck' in odd
     conv = next(line for line in table.splitlines() if line.startswith('Conv2d'))
     assert 'IntConv2d' in conv and ' 8 ' in conv and ' 2 ' in conv and 'backbone' in conv
 
@@ -261,3 +262,48 @@ def test_shared_head_layers_of_retinanet_stay_shared():
     assert list(model.state_dict()) == keys
     out = model.eval()(torch.randn(1, 3, 64, 64), mode='tensor')
     assert all(o.isfinite().all() for level in out for o in level)
+
+
+def test_a_forward_of_the_instances_own_is_kept_where_the_class_stays():
+    model = net()
+    stock, called = model.forward, []
+    model.forward = lambda x: called.append(1) or stock(x)
+    convert(model)
+    convert(model)
+    model(torch.randn(1, 3, 8, 8))
+    assert called == [1]
+
+
+def test_a_layer_with_a_forward_of_its_own_is_refused_and_nothing_converted():
+    model = net()
+    model.backbone[2].forward = model.backbone[2].forward
+    with pytest.raises(ValueError, match='backbone.2 was given, whose `forward` was replaced'):
+        convert(model)
+    assert not integer_layers(model)
+
+
+def test_the_report_names_what_computes_in_integers_with_parameters_of_its_own():
+    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.PReLU())
+    report = format_report(convert(model, exclude=['1']))
+    assert re.search(r'MultiheadAttention +class kept ', report)
+    assert re.search(r'PReLU +left alone', report)
+
+
+def test_a_model_made_in_inference_mode_evaluates():
+    with torch.inference_mode():
+        model = net().eval()
+        convert(model)
+        assert model(torch.randn(1, 3, 8, 8)).shape == (1, 2)
+
+
+@pytest.mark.parametrize('layer', ['Conv2d', '_BatchNorm', 'Linear'])
+def test_mmengines_initializers_find_integer_layers(layer):
+    initialize = pytest.importorskip('mmengine.model').initialize
+    model = net()
+    convert(model)
+    initialize(model, dict(type='Constant', val=0.5, layer=layer))
+    found = [m for m in model.modules() if type(m).__name__.removeprefix('Int') in STOCK[layer]]
+    assert found and all((m.weight == 0.5).all() for m in found)
+
+
+STOCK = {'Conv2d': ('Conv2d',), '_BatchNorm': ('BatchNorm2d',), 'Linear': ('Linear',)}

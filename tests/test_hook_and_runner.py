@@ -301,6 +301,12 @@ def test_a_run_resumed_after_an_interruption_continues_bit_for_bit(tmp_path):
     assert_same(resumed, whole)
 
 
+def test_mmengines_activation_checkpointing_draws_the_same_bits(tmp_path):
+    cfg = integer(tmp_path / 'a')
+    cfg.activation_checkpointing = ['body']
+    assert_same(train(cfg), train(integer(tmp_path / 'b')))
+
+
 def test_an_integer_checkpoint_loads_into_the_float_model_and_back(tmp_path):
     runner = train(integer(tmp_path / 'a'))
     checkpoint = torch.load(tmp_path / 'a' / 'iter_6.pth', weights_only=False)

@@ -1,6 +1,6 @@
-# DeepLab V1 and V2 (Chen et al., TPAMI 2018): a ResNet-101 of output stride 8 with frozen batch norm.
-# A config that inherits it says how large the crops are, and which
-# dilated convolutions the head sums.
+# DeepLab V1 and V2 (Chen et al., TPAMI 2018): a ResNet-101 of output stride 8 whose batch norm is
+# frozen. A config that inherits it says how large the crops are, and which dilated convolutions the
+# head sums.
 model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(

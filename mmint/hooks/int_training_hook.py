@@ -11,7 +11,8 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, activation_checkpointing
+from torch.utils import checkpoint
 
 from ..backends import backend_for
 from ..convert import DEFAULT_BITS, convert, format_report
@@ -46,6 +47,7 @@ class IntTrainingHook(Hook):
         current_run.seed, current_run.rank = runner.seed, get_rank()
         current_run.begin_iteration(0)
         make_checkpoint_replay()
+        activation_checkpointing.checkpoint = checkpoint.checkpoint  # where mmengine looks it up
         backend = backend_for(next(model.parameters()).device)
         print_log(
             f'Integer layers, {backend.name} backend:\n{format_report(report)}', logger='current'
@@ -91,5 +93,4 @@ class IntTrainingHook(Hook):
 
 def _check(runner: Runner) -> None:
     device = next(runner.model.parameters()).device
-    if device.type == 'cuda':
-        backend_for(device).check(device)
+    backend_for(device).check(device)

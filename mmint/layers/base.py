@@ -56,15 +56,17 @@ class IntLayer(nn.Module):
         run, weight = current_run, self.weight
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
         lasts = self.training and run.has_iterations
-        state = (
-            weight._version,
-            weight.data_ptr(),
-            weight.device,
-            (run.seed, run.rank, run.iteration),
-            self.bits,
-        )
-        if lasts and self._mapped is not None and self._mapped[0] == state:
-            return self._mapped[1]
+        state = ()
+        if lasts:
+            state = (
+                weight._version,
+                weight.data_ptr(),
+                weight.device,
+                (run.seed, run.rank, run.iteration),
+                self.bits,
+            )
+            if self._mapped is not None and self._mapped[0] == state:
+                return self._mapped[1]
         call = run.next_call(self.site.number, Role.WEIGHT)
         mapped = Mapper(self.site, self.bits, self.training, call)(weight, Role.WEIGHT)
         self._mapped = (state, mapped) if lasts else None

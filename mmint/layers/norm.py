@@ -44,6 +44,8 @@ class IntBatchNorm(IntNorm, _BatchNorm):
     Takes the arguments of `torch.nn.BatchNorm2d` and ``bits`` (4..16, 8 unless given). In training
     it normalises with the batch's statistics and updates the running ones; in evaluation, or where
     a detector freezes it, with the running ones.
+
+    Its subclasses name `_BatchNorm` among their bases, where mmengine's initializers look for it.
     """
 
     dims: tuple[int, ...] = ()
@@ -70,19 +72,19 @@ class IntBatchNorm(IntNorm, _BatchNorm):
         return None
 
 
-class IntBatchNorm1d(IntBatchNorm, nn.BatchNorm1d):
+class IntBatchNorm1d(IntBatchNorm, nn.BatchNorm1d, _BatchNorm):
     """`torch.nn.BatchNorm1d` in integer arithmetic, as `IntBatchNorm`: (N, C) or (N, C, L)."""
 
     dims = (2, 3)
 
 
-class IntBatchNorm2d(IntBatchNorm, nn.BatchNorm2d):
+class IntBatchNorm2d(IntBatchNorm, nn.BatchNorm2d, _BatchNorm):
     """`torch.nn.BatchNorm2d` in integer arithmetic, as `IntBatchNorm`: (N, C, H, W)."""
 
     dims = (4,)
 
 
-class IntSyncBatchNorm(IntBatchNorm, nn.SyncBatchNorm):
+class IntSyncBatchNorm(IntBatchNorm, nn.SyncBatchNorm, _BatchNorm):
     """`torch.nn.SyncBatchNorm` in integer arithmetic, as `IntBatchNorm`, on any device.
 
     Processes map at one exponent and add integers, so that their statistics are, to the bit, those

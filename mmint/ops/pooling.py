@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backends import Windows
+from ..backends.reference.pooling import RECIPROCAL_BITS
 from ..numerics import Role
 from .fork import use
 from .function import map_planes
@@ -20,6 +23,7 @@ def avg_pool2d(x: Tensor, windows: Windows, mapper: Mapper) -> Tensor:
     return _AvgPool2d.apply(use(x, mapper), windows, mapper)
 
 
+@functools.lru_cache(maxsize=64)
 def fixed_windows(
     size: tuple[int, int],
     kernel: tuple[int, int],
@@ -43,6 +47,7 @@ def fixed_windows(
     return Windows(*inside, divisors)
 
 
+@functools.lru_cache(maxsize=64)
 def adaptive_windows(size: tuple[int, int], count: tuple[int, int]) -> Windows:
     """The windows of `torch.nn.functional.adaptive_avg_pool2d` with ``count`` outputs a side."""
     rows, columns = (
@@ -51,6 +56,20 @@ def adaptive_windows(size: tuple[int, int], count: tuple[int, int]) -> Windows:
     )
     divisors = tuple(tuple((r[1] - r[0]) * (c[1] - c[0]) for c in columns) for r in rows)
     return Windows(rows, columns, divisors)
+
+
+@functools.lru_cache(maxsize=64)
+def most_windows(windows: Windows) -> int:
+    """How many windows at most hold the same element."""
+    return math.prod(
+        max(sum(start <= place < stop for start, stop in axis) for place, _ in axis)
+        for axis in (windows.rows, windows.columns)
+    )
+
+
+def max_windows(bits: int) -> int:
+    """How many may, so that int64 holds the sum of their mantissas times reciprocals."""
+    return 1 << (62 - RECIPROCAL_BITS - (bits - 1))
 
 
 class _AvgPool2d(torch.autograd.Function):

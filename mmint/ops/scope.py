@@ -11,6 +11,7 @@ of all (losses, box coding, data preprocessing), which therefore stay in float.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
-from ..backends import Geometry
+from ..backends import Geometry, Windows
 from ..numerics import Role, Site, check_bits, current_run
 from .addition import add
 from .conv import conv2d
@@ -30,7 +31,7 @@ from .fork import use
 from .linear import linear
 from .mapper import Mapper
 from .matmul import attention, matmul
-from .pooling import adaptive_windows, avg_pool2d, fixed_windows
+from .pooling import adaptive_windows, avg_pool2d, fixed_windows, max_windows, most_windows
 
 COORDINATES = 4  # tokens with no more features are points or boxes
 
@@ -45,15 +46,20 @@ class ForwardScope:
         module: whose forward pass it is.
         site: the name and number of the module in error messages and random bits.
         bits: width of the mantissas, None to leave the module's own operations in float.
+        own: a ``forward`` that the module had as an attribute, and is called as ever.
     """
 
     def __init__(self, module: nn.Module, site: Site, bits: int | None) -> None:
         self.module, self.site = module, site
         self.bits = bits if bits is None else check_bits(bits)
+        own = module.__dict__.get('forward')
+        self.own = own.own if isinstance(own, ForwardScope) else own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The stock forward pass, within this scope."""
         with entered(self):
+            if self.own is not None:
+                return self.own(*args, **kwargs)
             return type(self.module).forward(self.module, *args, **kwargs)
 
     def mapper(self) -> Mapper:
@@ -62,19 +68,18 @@ class ForwardScope:
         return Mapper(self.site, self.bits, self.module.training, call)
 
 
-_scope: ForwardScope | None = None
+_local = threading.local()  # as PyTorch's stack of modes is
 
 
 def current_scope() -> ForwardScope | None:
-    """The scope of the innermost module that runs, if any."""
-    return _scope
+    """The scope of the innermost module that runs in this thread, if any."""
+    return getattr(_local, 'scope', None)
 
 
 @contextmanager
 def entered(scope: ForwardScope | None) -> Iterator[None]:
     """Within this context, operations belong to ``scope``."""
-    global _scope
-    outer, _scope = _scope, scope
+    outer, _local.scope = current_scope(), scope
     try:
         if scope is None or outer is not None:  # off, or the mode is active already
             yield
@@ -82,19 +87,29 @@ def entered(scope: ForwardScope | None) -> Iterator[None]:
             with _IntegerOperations():
                 yield
     finally:
-        _scope = outer
+        _local.scope = outer
 
 
 class _IntegerOperations(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        integer = _INTEGER.get(func) if _scope is not None and _scope.bits is not None else None
+        scope = current_scope()
+        integer = None if scope is None or scope.bits is None else _INTEGER.get(func)
         out = NotImplemented if integer is None else integer(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {})) if out is NotImplemented else out
 
 
 # Each takes the arguments of the PyTorch function, and returns NotImplemented for what stays float.
+
+
+def _mapper() -> Mapper:
+    return current_scope().mapper()
+
+
+def _is_empty(*tensors: Tensor) -> bool:
+    """Whether there is nothing to compute, and PyTorch may find the shape of that."""
+    return any(t.numel() == 0 for t in tensors)
 
 
 def _is_float(*tensors: Any) -> bool:
@@ -113,15 +128,17 @@ def _add(
         return NotImplemented
     if alpha != 1 or out is not None:
         return NotImplemented
-    return add(input, other, _scope.mapper(), inplace)
+    if isinstance(input, nn.Parameter) or isinstance(other, nn.Parameter):
+        return NotImplemented  # it is broadcast, and so in float, unless the batch is one image
+    return add(input, other, _mapper(), inplace)
 
 
 def _matmul(input: Any, other: Any, *, out: Tensor | None = None) -> Any:
     if not _is_float(input, other) or min(input.dim(), other.dim()) < 2 or out is not None:
         return NotImplemented
-    if input.shape[-1] != other.shape[-2]:
+    if input.shape[-1] != other.shape[-2] or _is_empty(input, other):
         return NotImplemented
-    return matmul(input, other, _scope.mapper())
+    return matmul(input, other, _mapper())
 
 
 def _bmm(input: Any, mat2: Any, *, out: Tensor | None = None) -> Any:
@@ -133,6 +150,8 @@ def _einsum(equation: Any, *operands: Any) -> Any:
     if len(operands) == 1:
         operands = tuple(operands[0])
     if len(operands) != 2 or not _is_float(*operands) or not isinstance(equation, str):
+        return NotImplemented
+    if _is_empty(*operands):
         return NotImplemented
     inputs, _, result = equation.replace(' ', '').partition('->')
     left, _, right = inputs.partition(',')
@@ -150,7 +169,7 @@ def _einsum(equation: Any, *operands: Any) -> Any:
     if any(sizes[0][i] != sizes[1][i] for i in shared):  # one is broadcast
         return NotImplemented
     size = sizes[0] | sizes[1]
-    mapper = _scope.mapper()
+    mapper = _mapper()
 
     def matrices(x: Tensor, indices: str, role: Role, *groups: list[str]) -> Tensor:
         in_order = use(x, mapper, role).permute([indices.index(i) for g in groups for i in g])
@@ -167,7 +186,7 @@ def _einsum(equation: Any, *operands: Any) -> Any:
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
     if not _is_float(input, weight) or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
         return NotImplemented
-    mapper = _scope.mapper()
+    mapper = _mapper()
     return linear(input, weight, mapper(weight, Role.WEIGHT), bias, mapper)
 
 
@@ -186,24 +205,33 @@ def _conv2d(
     if input.shape[1] != weight.shape[1] * groups:
         return NotImplemented
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-    mapper = _scope.mapper()
+    mapper = _mapper()
     return conv2d(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
 
 
 def _getitem(input: Tensor, index: Any) -> Any:
-    """``qkv[0], qkv[1], qkv[2]``: their gradients are stacked, where PyTorch adds them to zeros.
-
-    The parts are kept by a view only, since a tensor and its own views would keep each other alive.
-    """
+    """``qkv[0], qkv[1], qkv[2]``: their gradients are stacked, where PyTorch adds them to zeros."""
     if not isinstance(index, int) or input.dim() != 5 or len(input) != 3:
         return NotImplemented
     if not (input.requires_grad and torch.is_grad_enabled() and input._is_view()):
         return NotImplemented
     version, parts = getattr(input, '_mmint_parts', (None, ()))
     if version != input._version:
-        parts = input.unbind()
+        parts = _Unstack.apply(input)
         input._mmint_parts = input._version, parts
     return parts[index]
+
+
+class _Unstack(torch.autograd.Function):
+    """`torch.unbind` whose results may be written in place, as those of an index may."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.data for part in x.unbind())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return torch.stack(grads)
 
 
 def _attention(
@@ -218,6 +246,8 @@ def _attention(
 ) -> Any:
     if not _is_float(query, key, value) or (is_causal and attn_mask is not None):
         return NotImplemented
+    if _is_empty(query, key, value):
+        return NotImplemented
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if is_causal:
@@ -225,7 +255,7 @@ def _attention(
         attn_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril()
     hidden = None if attn_mask is None or attn_mask.dtype != torch.bool else ~attn_mask
     mask = attn_mask if hidden is None else _mask(hidden)
-    mappers = _scope.mapper(), _scope.mapper()
+    mappers = _mapper(), _mapper()
     return attention(query, key, value, mask, dropout_p, scale, mappers)[0]
 
 
@@ -264,7 +294,7 @@ def _multi_head_attention(
     unusual = bias_k is not None or bias_v is not None or add_zero_attn
     unusual |= static_k is not None or static_v is not None or query.dim() != 3
     unusual |= is_causal and attn_mask is None
-    if unusual or not _is_float(query, key, value):
+    if unusual or not _is_float(query, key, value) or _is_empty(query, key, value):
         return NotImplemented
     weights = q_proj_weight, k_proj_weight, v_proj_weight
     if not use_separate_proj_weight:
@@ -285,7 +315,7 @@ def _multi_head_attention(
         elif one.dim() == 3:
             one = one.view(images, num_heads, *one.shape[1:])
         mask = one if mask is None else mask + one
-    mappers = _scope.mapper(), _scope.mapper()
+    mappers = _mapper(), _mapper()
     dropout = dropout_p if training else 0.0
     out, attended = attention(query, key, value, mask, dropout, None, mappers)
     out = out.permute(2, 0, 1, 3).reshape(length, images, width)
@@ -320,9 +350,7 @@ def _avg_pool2d(
         count_include_pad,
         divisor_override,
     )
-    if not windows.rows or not windows.columns:
-        return NotImplemented
-    return avg_pool2d(input, windows, _scope.mapper())
+    return _average(input, windows)
 
 
 def _adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
@@ -330,7 +358,7 @@ def _adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
         return NotImplemented
     size = tuple(input.shape[2:])
     count = tuple(n if c is None else c for c, n in zip(_pair(output_size), size, strict=True))
-    return avg_pool2d(input, adaptive_windows(size, count), _scope.mapper())
+    return _average(input, adaptive_windows(size, count))
 
 
 def _mean(input: Any, dim: Any = None, keepdim: bool = False, **others: Any) -> Any:
@@ -339,15 +367,24 @@ def _mean(input: Any, dim: Any = None, keepdim: bool = False, **others: Any) -> 
         return NotImplemented
     if {d % 4 for d in dim} != {2, 3}:
         return NotImplemented
-    mean = avg_pool2d(input, adaptive_windows(tuple(input.shape[2:]), (1, 1)), _scope.mapper())
-    return mean if keepdim else mean.flatten(1)
+    mean = _average(input, adaptive_windows(tuple(input.shape[2:]), (1, 1)))
+    return mean if keepdim or mean is NotImplemented else mean.flatten(1)
+
+
+def _average(input: Tensor, windows: Windows) -> Any:
+    """Means over ``windows``, if there are any, and few enough share an element."""
+    if not windows.rows or not windows.columns or 0 in input.shape[2:]:
+        return NotImplemented
+    if most_windows(windows) > max_windows(current_scope().bits):
+        return NotImplemented
+    return avg_pool2d(input, windows, _mapper())
 
 
 def _branching(function: Callable) -> Callable:
     """``function`` as it is, in float or exact; but a residual branch may begin at its operands."""
 
     def branching(*args: Any, **kwargs: Any) -> Any:
-        used = [use(x, _scope.mapper()) if _is_activation(x) else x for x in args]
+        used = [use(x, _mapper()) if _is_activation(x) else x for x in args]
         return function(*used, **kwargs)
 
     return branching
@@ -371,5 +408,8 @@ _INTEGER: dict[Callable, Callable] = {
     F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
     Tensor.mean: _mean,
     torch.mean: _mean,
-    **{f: _branching(f) for f in (F.interpolate, Tensor.mul, torch.mul, torch.sigmoid)},
+    **{
+        function: _branching(function)
+        for function in (F.interpolate, Tensor.mul, torch.mul, Tensor.sigmoid, torch.sigmoid)
+    },
 }

@@ -83,7 +83,8 @@ class IntSGD(Optimizer):
 
         Raises:
             TypeError: if a parameter is not float32.
-            NonFiniteError: if a parameter or a gradient is infinite or not a number.
+            NonFiniteError: if a parameter or a gradient is infinite or not a number; on a GPU, if
+                that or any other tensor was since the last step, for which the device is waited.
         """
         loss = None
         if closure is not None:
@@ -96,6 +97,8 @@ class IntSGD(Optimizer):
                 if param.grad is not None:
                     self._update(param, group, number)
         self.steps += 1
+        for device in {p.device for group in self.param_groups for p in group['params']}:
+            backend_for(device).check(device)
         return loss
 
     def _update(self, param: Tensor, group: dict[str, Any], number: int) -> None:

@@ -6,6 +6,7 @@ instruction set is the best that the machine has; the environment variable ``MMI
 names another, read at the first use.
 """
 
+from ..reference.mapping import check
 from .addition import add
 from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .kernels import available, level, levels, use_level
@@ -39,6 +40,7 @@ __all__ = [
     'batch_norm_grad',
     'batch_norm_weight_grad',
     'channel_sum',
+    'check',
     'conv2d',
     'conv2d_input_grad',
     'conv2d_weight_grad',

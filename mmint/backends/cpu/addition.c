@@ -5,7 +5,8 @@
  *
  * The AVX2 form rounds as rounding.h has it. Aligned sums stay below 2**31 where p + alignment <= 30,
  * and with an exponent of -126 to 96 their conversion to float32 is the only rounding. Other
- * exponents, and tensors of subnormals, take the general form in int64. */
+ * exponents, those too far apart to be aligned, and tensors of subnormals take the general form in
+ * int64. */
 #include "addition.h"
 
 #include "mapping.h"
@@ -17,7 +18,7 @@ enum { CHUNK = 1 << 15, SPAN = 64, MAX_ALIGNMENT = 40 };
 typedef struct {
     const uint32_t *x;
     int exponent;
-    int counts;    /* not zero everywhere, nor too far below the other */
+    int counts;    /* not zero everywhere */
     uint16_t flip; /* which of the element's random bits it sees inverted: none or all */
 } term_t;
 
@@ -44,10 +45,15 @@ static uint32_t add_general(const sum_t *s, float *out, long first, long n) {
     for (long i = first; i < first + n; i++) {
         int64_t total = 0;
         if (s->stochastic && i % SPAN == 0) philox_portable(&s->key, (uint64_t)i / SPAN, drawn);
-        if (s->term[0].counts)
-            total = mantissa_of(s, &s->term[0], i, drawn[i % SPAN]) * ((int64_t)1 << s->alignment);
-        if (s->term[1].counts) total += mantissa_of(s, &s->term[1], i, drawn[i % SPAN]);
-        out[i] = dequantize_one(total, s->exponent);
+        long exponent = s->exponent;
+        if (s->term[0].counts) total = mantissa_of(s, &s->term[0], i, drawn[i % SPAN]);
+        if (s->alignment > MAX_ALIGNMENT && total)
+            exponent = s->term[0].exponent;
+        else {
+            total *= (int64_t)1 << least(s->alignment, MAX_ALIGNMENT);
+            if (s->term[1].counts) total += mantissa_of(s, &s->term[1], i, drawn[i % SPAN]);
+        }
+        out[i] = dequantize_one(total, exponent);
         if (magnitude_of(out[i]) > top) top = magnitude_of(out[i]);
     }
     return top;
@@ -172,7 +178,6 @@ static int prepare(const add_args *a, sum_t *s) {
         *x = *y;
         *y = t;
     }
-    y->counts = y->counts && x->exponent - y->exponent <= MAX_ALIGNMENT;
     s->exponent = y->counts ? y->exponent : x->counts ? x->exponent : 0;
     s->alignment = y->counts ? x->exponent - y->exponent : 0;
     return OK;

@@ -3,7 +3,8 @@
  * `weigh` takes the maxima of both operands, and finds out whether any mantissa is not zero, which
  * only a tensor of subnormals leaves open. `add` gives each thread one Philox block, that is eight
  * elements in pairs 16 apart, whose mantissas it aligns and adds; p = bits - 1 <= 15 bits go left
- * by at most 40, so that int64 holds the sum.
+ * by at most 40, so that int64 holds the sum. Where the exponents differ by more, the higher mantissa
+ * counts, or the lower one where that is 0.
  *
  * If an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
  * device's flag. */
@@ -39,8 +40,7 @@ __device__ void weigh_one(const operand &o, int t, weighed *w, int64_t n, int bi
     }
     if (!top || field_of(top)) return;
     const int exponent = exponent_of(top, bits);
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
-         i += (int64_t)gridDim.x * THREADS) {
+    for (int64_t i = first_index(); i < n; i += stride()) {
         const uint32_t drawn = random.stochastic ? draw_one(random, i) : 0;
         if (map_one(o.x[i], exponent, random.stochastic != 0, seen_by(t, drawn))) found = 1;
     }
@@ -66,32 +66,34 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     if (counts[0] || counts[1])
         high = max(exponents[counts[0] ? 0 : 1], exponents[counts[1] ? 1 : 0]);
-    for (int t = 0; t < 2; t++) counts[t] = counts[t] && exponents[t] >= high - MAX_ALIGNMENT;
     if (counts[0] || counts[1])
         low = min(exponents[counts[0] ? 0 : 1], exponents[counts[1] ? 1 : 0]);
     if (!is_finite(w->top[0]) || !is_finite(w->top[1])) {
         counts[0] = counts[1] = false;
         if (blockIdx.x == 0 && threadIdx.x == 0) atomicCAS(flag, 0, (int32_t)call);
     }
-    const scale back = scale_at(low);
+    const bool apart = high - low > MAX_ALIGNMENT;
+    const scale back = scale_at(low), back_high = scale_at(high);
     const bool stochastic = random.stochastic != 0;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     uint32_t top = 0;
-    for (int64_t block = (int64_t)blockIdx.x * THREADS + threadIdx.x; block < blocks;
-         block += (int64_t)gridDim.x * THREADS) {
+    for (int64_t block = first_index(); block < blocks; block += stride()) {
         const uint4 words = stochastic ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
             const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
             if (i >= n) break;
             const uint32_t drawn = word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF;
-            int64_t total = 0;
-            for (int t = 0; t < 2; t++)
-                if (counts[t])
-                    total += (int64_t)map_one(terms[t][i], exponents[t], stochastic,
-                                              seen_by(t, drawn)) *
-                             ((int64_t)1 << (exponents[t] - low));
-            const float made = scaled(total, back);
+            int64_t total = 0, upper = 0;
+            for (int t = 0; t < 2; t++) {
+                if (!counts[t]) continue;
+                const int64_t m = map_one(terms[t][i], exponents[t], stochastic, seen_by(t, drawn));
+                if (apart && exponents[t] == high)
+                    upper = m;
+                else
+                    total += m * ((int64_t)1 << (exponents[t] - low));
+            }
+            const float made = upper ? scaled(upper, back_high) : scaled(total, back);
             out[i] = made;
             top = max(top, magnitude_bits(made));
         }

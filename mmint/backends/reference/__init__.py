@@ -6,7 +6,7 @@ every step is an exact integer; all else is int64. Other backends must give the 
 
 from .addition import add
 from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
-from .mapping import dequantize, quantize
+from .mapping import check, dequantize, quantize
 from .norm import (
     batch_norm,
     batch_norm_grad,
@@ -42,6 +42,7 @@ __all__ = [
     'batch_norm_grad',
     'batch_norm_weight_grad',
     'channel_sum',
+    'check',
     'conv2d',
     'conv2d_input_grad',
     'conv2d_weight_grad',

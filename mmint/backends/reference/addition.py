@@ -23,8 +23,9 @@ def add(
 ) -> Tensor:
     """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
 
-    The sum of mantissas is below 2**57, so exact; an operand whose exponent lies more than
-    `MAX_ALIGNMENT` below the other's counts as zero.
+    The sum of mantissas is below 2**57, so exact. Where exponents differ by more than
+    `MAX_ALIGNMENT` (as those of scores and of a mask of huge numbers do), an element is that of the
+    higher one, or, where that is 0, of the lower one.
 
     Args:
         random: the name of the random bits, or None to round both to nearest.
@@ -46,13 +47,17 @@ def add(
         mantissa = mantissa_at(magnitude, exponent, drawn)
         if mantissa.any():
             terms.append((torch.where(negative, -mantissa, mantissa), exponent))
-    high = max((exponent for _, exponent in terms), default=0)
-    terms = [term for term in terms if term[1] >= high - MAX_ALIGNMENT]
-    low = min((exponent for _, exponent in terms), default=0)
-    total = torch.zeros(x.shape, dtype=torch.int64, device=x.device)
-    for mantissa, exponent in terms:
-        total += mantissa << (exponent - low)
-    out = dequantize(total, low)
+    terms.sort(key=lambda term: -term[1])
+    if len(terms) == 2:
+        (high, high_exponent), (low, exponent) = terms
+        alignment = high_exponent - exponent
+        if alignment > MAX_ALIGNMENT:
+            apart = dequantize(high, high_exponent), dequantize(low, exponent)
+            out = torch.where(high != 0, *apart)
+        else:
+            out = dequantize((high << alignment) + low, exponent)
+    else:
+        out = dequantize(*terms[0]) if terms else torch.zeros_like(x)
     return x.copy_(out) if inplace else out
 
 

@@ -20,6 +20,10 @@ from ..errors import NonFiniteError
 FRACTION_BITS = 16
 
 
+def check(device: torch.device) -> None:
+    """Raises what calls on ``device`` have not raised yet: nothing, for here they raise at once."""
+
+
 def quantize(
     x: Tensor, bits: int, random: RandomBits | None, top: int | Tensor | None = None
 ) -> FixedPoint:

@@ -39,7 +39,7 @@ def avg_pool2d_grad(
 ) -> Tensor:
     """Gradient of `avg_pool2d` for its input, of shape ``input_size``, as float32.
 
-    An element's sum over the windows that hold it is exact for up to 2**7 windows of 16 bits.
+    An element's sum over the windows that hold it is exact for up to 2**(23 - bits) windows.
     """
     rows = _members(windows.rows, input_size[2], grad.mantissa.device)
     columns = _members(windows.columns, input_size[3], grad.mantissa.device)
