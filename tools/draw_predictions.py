@@ -50,8 +50,10 @@ def build_inferencer(cfg: Config, checkpoint: str) -> BaseInferencer:
 def main() -> None:
     """Predicts, draws and writes."""
     args = parse_args()
-    inferencer = build_inferencer(Config.fromfile(args.config), args.checkpoint)
-    drawn = inferencer(args.images, return_vis=True)['visualization']
+    cfg = Config.fromfile(args.config)
+    inferencer = build_inferencer(cfg, args.checkpoint)
+    style = dict(opacity=0.6, with_labels=False) if cfg.default_scope == 'mmseg' else {}
+    drawn = inferencer(args.images, return_vis=True, **style)['visualization']
     pictures = [Image.fromarray(picture) for picture in drawn]
     scaled = [p.resize((round(p.width * args.height / p.height), args.height)) for p in pictures]
     args.out.parent.mkdir(parents=True, exist_ok=True)
