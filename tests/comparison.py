@@ -2,19 +2,37 @@
 
 import itertools
 
+import pytest
 import torch
 
 from mmint.backends import Windows, reference
 from mmint.backends.tops import known_top
 from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
 
+CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
+ON_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no NVIDIA GPU'),
+]
+# Where tests run the CUDA kernels: in the emulator, and on a GPU.
+DEVICES = [pytest.param(CPU, id='emulator'), pytest.param(GPU, id='gpu', marks=ON_GPU)]
 BITS = RandomBits(seed=7, rank=1, layer=3, iteration=11, role=Role.INPUT, call=2)
 EPS = 1e-5
 EXPONENTS = [(-9, -20), (-140, -130), (100, 60), (-30, 3)]
 
 
+def moved(x, device):
+    """Tensors, fixed-point ones too, on ``device``, laid out as they are; others stay."""
+    if isinstance(x, FixedPoint):
+        return FixedPoint(moved(x.mantissa, device), moved(x.exponent, device), x.bits)
+    if not isinstance(x, torch.Tensor) or x.device == device:
+        return x
+    memory = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).to(device)
+    return memory.as_strided(x.shape, x.stride(), x.storage_offset())
+
+
 def pattern(x):
-    return x.contiguous().view(torch.int32)
+    return x.detach().cpu().contiguous().view(torch.int32)
 
 
 def assert_same(actual, expected):
@@ -26,7 +44,7 @@ def assert_same(actual, expected):
 
 def assert_same_fixed_point(actual, expected):
     assert actual.mantissa.dtype == expected.mantissa.dtype
-    assert torch.equal(actual.mantissa, expected.mantissa)
+    assert torch.equal(actual.mantissa.cpu(), expected.mantissa)
     assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
     assert int(actual.exponent) == int(expected.exponent)
     assert actual.bits == expected.bits
@@ -147,10 +165,15 @@ class Comparison:
     Args:
         backend: the module.
         top: the type in which it notes the largest magnitude of what it writes.
+        device: where it runs. Arguments are made on the CPU, where the reference runs.
     """
 
-    def __init__(self, backend, top):
-        self.backend, self.top = backend, top
+    def __init__(self, backend, top, device=CPU):
+        self.backend, self.top, self.device = backend, top, device
+
+    def run(self, name, *arguments):
+        """The backend's result."""
+        return getattr(self.backend, name)(*(moved(x, self.device) for x in arguments))
 
     def assert_same_with_top(self, actual, expected):
         """The bits, and the largest magnitude noted on the way out."""
@@ -163,9 +186,7 @@ class Comparison:
 
     def same(self, name, *arguments):
         """Both backends' results, which are the same; first comes what the next layer maps."""
-        actual, expected = (
-            getattr(backend, name)(*arguments) for backend in (self.backend, reference)
-        )
+        actual, expected = self.run(name, *arguments), getattr(reference, name)(*arguments)
         if isinstance(expected, torch.Tensor):
             actual, expected = (actual,), (expected,)
         assert len(actual) == len(expected)
@@ -174,11 +195,12 @@ class Comparison:
                 mapped = number == 0 and b.dim() > 1
                 self.assert_same_with_top(a, b) if mapped else assert_same(a, b)
             else:
-                assert a.dtype == b.dtype and torch.equal(a, b)
+                assert a.dtype == b.dtype and torch.equal(a.cpu(), b)
         return expected if len(expected) > 1 else expected[0]
 
     def addition(self, x, y, bits, random):
         expected = reference.add(x, y, bits, random)
+        x, y = moved(x, self.device), moved(y, self.device)
         self.assert_same_with_top(self.backend.add(x, y, bits, random), expected)
         result = x.clone(memory_format=torch.contiguous_format)
         assert self.backend.add(result, y, bits, random, inplace=True) is result
@@ -213,7 +235,8 @@ class Comparison:
         for momentum in (0.1, 1.0, 0.0003):
             mean, var = torch.randn(channels), torch.rand(2 * channels)[::2]
             expected = mean.clone(), var.clone()
-            self.backend.update_running(mean, var, x, sums, count, momentum)
+            mean, var = moved(mean, self.device), moved(var, self.device)
+            self.run('update_running', mean, var, x, sums, count, momentum)
             reference.update_running(*expected, x, sums, count, momentum)
             assert_same(mean, expected[0])
             assert_same(var.contiguous(), expected[1])

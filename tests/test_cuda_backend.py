@@ -12,6 +12,7 @@ import torch
 from comparison import BITS, any_float32, mantissas
 
 from mmint.backends import NonFiniteError, Pooling, cuda, reference
+from mmint.backends.cuda import finite
 from mmint.backends.errors import naming
 from mmint.backends.tops import known_top, remember_top
 
@@ -120,6 +121,20 @@ def test_not_finite_values_become_zeros_and_are_reported_later(value, shape):
     cuda.quantize(bad, 8, BITS)
     with pytest.raises(NonFiniteError, match='infinite or NaN values was mapped'):
         cuda.check(CPU)
+
+
+@pytest.mark.parametrize('bad', range(7))
+def test_numbers_go_on_where_nobody_checks(bad, monkeypatch):
+    """The latest calls keep their names; an earlier one that failed is reported without."""
+    monkeypatch.setattr(finite, 'MAX_CALLS', 3)
+    for number in range(7):
+        x = torch.randn(9)
+        x[3] = math.nan if number == bad else 0
+        with naming(lambda number=number: NonFiniteError(f'tensor {number}')):
+            cuda.quantize(x, 8, BITS)
+    with pytest.raises(NonFiniteError, match=f'tensor {bad}' if bad > 3 else 'a tensor with inf'):
+        cuda.check(CPU)
+    cuda.check(CPU)
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8])

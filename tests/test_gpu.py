@@ -1,6 +1,6 @@
-"""On an NVIDIA GPU: every operation against the reference, a model trained there and on the CPU.
+"""On an NVIDIA GPU: operations of layers' sizes against the reference, streams, graphs, devices.
 
-`python -m pytest -m gpu`
+`python -m pytest -m gpu`, which also runs test_cuda_norms.py and test_cuda_training.py there.
 """
 
 import itertools
@@ -9,67 +9,40 @@ import random as rng
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
+from comparison import (
+    BITS,
+    EPS,
+    GPU,
+    ON_GPU,
+    Comparison,
+    adaptive,
+    any_float32,
+    assert_same,
+    assert_same_fixed_point,
+    grid,
+    mantissas,
+    moved,
+    windows_of,
+)
 
 from mmint.backends import Geometry, NonFiniteError, Pooling, backend_for, cuda, reference
 from mmint.backends.cuda import finite
 from mmint.backends.errors import naming
-from mmint.convert import convert
-from mmint.numerics import FixedPoint, RandomBits, Role, current_run, mantissa_dtype
-from mmint.optim import IntSGD
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no NVIDIA GPU'),
-]
-
-GPU = torch.device('cuda', 0)
-BITS = RandomBits(seed=7, rank=1, layer=3, iteration=11, role=Role.INPUT, call=2)
+pytestmark = ON_GPU
+check = Comparison(cuda, torch.Tensor, GPU)
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    """Fixed seeds, an empty list of calls, and nothing left over for `check`."""
+    """A fixed seed, and nothing left over for `check`."""
     torch.manual_seed(0)
-    current_run.seed = current_run.rank = 0
-    current_run.begin_iteration(0)
     yield
     finite.forget(GPU)
 
 
-def same(actual, expected):
-    """Equal to the bit, so that 0 and -0 differ."""
-    assert actual.dtype == expected.dtype == torch.float32 and actual.shape == expected.shape
-    patterns = [x.detach().cpu().contiguous().view(torch.int32) for x in (actual, expected)]
-    return torch.equal(*patterns)
-
-
-def same_fixed_point(actual, expected):
-    assert actual.mantissa.dtype == expected.mantissa.dtype and actual.bits == expected.bits
-    return torch.equal(actual.mantissa.cpu(), expected.mantissa) and int(actual.exponent) == int(
-        expected.exponent
-    )
-
-
 def on_gpu(x):
-    """A tensor or a fixed-point tensor on the GPU."""
-    if isinstance(x, FixedPoint):
-        return FixedPoint(x.mantissa.to(GPU), x.exponent.to(GPU), x.bits)
-    return None if x is None else x.to(GPU)
-
-
-def mantissas(shape, bits, exponent=-9, extreme=False):
-    most = (1 << bits - 1) - 1
-    mantissa = torch.full(shape, most) if extreme else torch.randint(-most, most + 1, shape)
-    mantissa = mantissa.to(mantissa_dtype(bits))
-    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
-
-
-def any_float32(shape):
-    """Any finite bit pattern: every exponent, subnormals, both zeros."""
-    x = torch.randint(-(2**31), 2**31, shape).to(torch.int32)
-    return torch.where((x >> 23 & 0xFF) == 0xFF, x & 0x7FFFFF, x).view(torch.float32)
+    return moved(x, GPU)
 
 
 def test_the_device_picks_the_backend():
@@ -88,7 +61,7 @@ def test_quantize(bits, random):
     for shape in shapes:
         for x in (torch.randn(shape), torch.randn(shape) * 1e-41, any_float32(shape)):
             actual = cuda.quantize(on_gpu(x), bits, random)
-            assert same_fixed_point(actual, reference.quantize(x, bits, random)), shape
+            assert_same_fixed_point(actual, reference.quantize(x, bits, random))
     cuda.check(GPU)
 
 
@@ -100,7 +73,7 @@ def test_quantize_any_memory_layout():
     ]  # fmt: skip
     for view in views:
         expected = reference.quantize(view, 8, BITS)
-        assert same_fixed_point(cuda.quantize(on_gpu(view), 8, BITS), expected)
+        assert_same_fixed_point(cuda.quantize(on_gpu(view), 8, BITS), expected)
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64])
@@ -109,9 +82,8 @@ def test_dequantize(dtype):
     x = torch.randint(max(info.min, -(2**62) + 1), min(info.max, 2**62 - 1), (100_003,))
     x = (x >> torch.randint(0, info.bits, x.shape)).to(dtype)
     for exponent in (-400, -180, -155, -149, -140, -127, -126, -60, 0, 60, 96, 97, 110, 300):
-        assert same(cuda.dequantize(on_gpu(x), exponent), reference.dequantize(x, exponent))
-    on_device = torch.tensor(-3, dtype=torch.int32, device=GPU)
-    assert same(cuda.dequantize(on_gpu(x), on_device), reference.dequantize(x, -3))
+        check.same('dequantize', x, exponent)
+    check.same('dequantize', x, torch.tensor(-3, dtype=torch.int32))
 
 
 @pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
@@ -141,18 +113,12 @@ def check_convolution(geometry, x_shape, weight_shape, bits, exponent=-9, bias_s
         mantissas(weight_shape, bits[1], **how),
     )
     grad = mantissas((x_shape[0], weight_shape[0], *out), bits[0], exponent, **how)
-    gx, gw, gg = map(on_gpu, (x, weight, grad))
-    case = geometry, x_shape, weight_shape, bits
     for scale, random in ((None, None), (bias_scale, None), (bias_scale, BITS)):
         bias = None if scale is None else torch.randn(weight_shape[0]) * scale
-        actual = cuda.conv2d(gx, gw, geometry, on_gpu(bias), random)
-        assert same(actual, reference.conv2d(x, weight, geometry, bias, random)), case
+        check.same('conv2d', x, weight, geometry, bias, random)
         bias = None if scale is None else torch.randn(x_shape[1]) * scale
-        actual = cuda.conv2d_input_grad(gg, gw, x_shape, geometry, on_gpu(bias), random)
-        expected = reference.conv2d_input_grad(grad, weight, x_shape, geometry, bias, random)
-        assert same(actual, expected), case
-    actual = cuda.conv2d_weight_grad(gg, gx, weight_shape, geometry)
-    assert same(actual, reference.conv2d_weight_grad(grad, x, weight_shape, geometry)), case
+        check.same('conv2d_input_grad', grad, weight, x_shape, geometry, bias, random)
+    check.same('conv2d_weight_grad', grad, x, weight_shape, geometry)
 
 
 LAYERS = [  # x, weight, geometry
@@ -209,7 +175,7 @@ def test_sums_longer_than_int32_holds():
     check_convolution(Geometry(), (2, 16, 302, 300), (16, 16, 3, 3), (8, 8), extreme=True)
     check_convolution(Geometry(), (1, 15_000, 3, 3), (2, 15_000, 3, 3), (8, 8), extreme=True)
     a, b = mantissas((2, 300_001), 8, extreme=True), mantissas((300_001, 3), 8, extreme=True)
-    assert same(cuda.matmul(on_gpu(a), on_gpu(b)), reference.matmul(a, b))
+    check.same('matmul', a, b)
 
 
 @pytest.mark.parametrize('bits', [(8, 8), (4, 8), (12, 12), (16, 16), (8, 16)])
@@ -219,14 +185,12 @@ def test_matmul(bits):
              (0, 4, 4), (4, 0, 3)]  # fmt: skip
     for (m, k, n), turn_a, turn_b in itertools.product(sizes, (False, True), (False, True)):
         a, b = mantissas((m, k), bits[0]), mantissas((k, n), bits[1])
-        given = [on_gpu(x) for x in (a, b)]
-        given = [
+        a, b = (
             x._replace(mantissa=x.mantissa.t().contiguous().t()) if turn else x
-            for x, turn in zip(given, (turn_a, turn_b), strict=True)
-        ]
+            for x, turn in ((a, turn_a), (b, turn_b))
+        )
         for bias, random in ((None, None), (torch.randn(n), BITS)):
-            actual = cuda.matmul(*given, on_gpu(bias), random)
-            assert same(actual, reference.matmul(a, b, bias, random))
+            check.same('matmul', a, b, bias, random)
 
 
 @pytest.mark.parametrize('bits', [8, 16])
@@ -234,7 +198,7 @@ def test_channel_sum(bits):
     for shape, dim in (((2, 5, 70, 90), 1), ((300, 40), -1), ((40,), 0), ((0, 3), 1),
                        ((2, 3, 4), 0), ((400_000, 3), 1)):  # fmt: skip
         x = mantissas(shape, bits, extreme=shape[0] == 400_000)
-        assert same(cuda.channel_sum(on_gpu(x), dim), reference.channel_sum(x, dim))
+        check.same('channel_sum', x, dim)
 
 
 # ---- exact layers and the update ----
@@ -247,9 +211,9 @@ def test_relu():
         expected, positive = reference.relu(x.clone(), inplace=False)
         for inplace in (False, True):
             actual, actual_positive = cuda.relu(on_gpu(x), inplace)
-            assert same(actual, expected) and torch.equal(actual_positive.cpu(), positive)
-        actual = cuda.relu_grad(on_gpu(grad), positive.to(GPU))
-        assert torch.equal(actual.cpu(), reference.relu_grad(grad, positive))
+            assert_same(actual, expected)
+            assert torch.equal(actual_positive.cpu(), positive)
+        check.same('relu_grad', grad, positive)
 
 
 @pytest.mark.parametrize('ceil_mode', [False, True])
@@ -258,13 +222,8 @@ def test_max_pooling(ceil_mode):
                                     ((3, 2), (1, 3), (1, 0))):  # fmt: skip
         pooling = Pooling(kernel, stride, padding, ceil_mode)
         x = torch.randint(-3, 3, (2, 30, 41, 50)).float()
-        expected, place = reference.max_pool2d(x, pooling)
-        actual, actual_place = cuda.max_pool2d(on_gpu(x), pooling)
-        assert same(actual, expected) and torch.equal(actual_place.cpu(), place)
-        grad = torch.randn(expected.shape)
-        actual = cuda.max_pool2d_grad(on_gpu(grad), on_gpu(place), x.shape, pooling)
-        expected = reference.max_pool2d_grad(grad, place, x.shape, pooling)
-        assert torch.equal(actual.cpu(), expected)
+        expected, place = check.same('max_pool2d', x, pooling)
+        check.same('max_pool2d_grad', torch.randn(expected.shape), place, x.shape, pooling)
 
 
 @pytest.mark.parametrize('bits', [8, 16])
@@ -282,7 +241,43 @@ def test_sgd(bits, nesterov):
                 )
                 for backend, param, buffer in zip((cuda, reference), params, buffers, strict=True)
             ]  # fmt: skip
-            assert same(*params) and same_fixed_point(*buffers)
+            assert_same(*params)
+            assert_same_fixed_point(*buffers)
+
+
+# ---- norms, additions, average pooling ----
+
+IMAGES = (2, 256, 100, 168)
+TOKENS = (3152, 768)
+
+
+def test_norms_of_layers():
+    check.batch_norm_without_parameters(mantissas(IMAGES), mantissas(IMAGES))
+    size = IMAGES[0], IMAGES[1] // 4, *(n // 2 for n in IMAGES[2:])
+    x, grad = mantissas(size), mantissas(size)
+    check.batch_norm(x, grad)
+    check.frozen_norm(x, grad)
+    sums = reference.plane_sums(x).view(2, size[0], 32, -1).sum(3)
+    products, weight = reference.plane_products(grad, x), torch.randn(size[1])
+    check.same('group_norm', x, sums, weight, None, EPS)
+    check.same('group_norm_grad', grad, x, sums, products, weight, EPS)
+    check.layer_norm(mantissas(TOKENS), mantissas(TOKENS), *torch.randn(2, TOKENS[1]))
+
+
+@pytest.mark.parametrize('random', [None, BITS])
+def test_addition_of_layers(random):
+    check.addition(torch.randn(IMAGES), torch.randn(IMAGES) / 3, 16, random)
+
+
+def test_average_pooling_of_layers():
+    height, width = IMAGES[2:]
+    for rows, columns in (
+        (adaptive(height, 1), adaptive(width, 1)),
+        (windows_of(height, 2, 2, 0, True), windows_of(width, 2, 2, 0, True)),
+        (windows_of(height, 3, 2, 1), windows_of(width, 3, 2, 1)),
+    ):
+        grad = mantissas((*IMAGES[:2], len(rows[0]), len(columns[0])))
+        check.pooling(mantissas(IMAGES), grad, grid(rows, columns))
 
 
 # ---- streams, graphs, devices ----
@@ -299,23 +294,26 @@ def test_kernels_run_in_the_order_of_the_current_stream():
         fixed = cuda.quantize(given, 8, BITS)
         given.zero_()
     stream.synchronize()
-    assert same_fixed_point(fixed, reference.quantize(x, 8, BITS))
+    assert_same_fixed_point(fixed, reference.quantize(x, 8, BITS))
 
 
 def test_kernels_can_be_captured_in_a_graph():
     """The captured kernels see what is in their input when the graph is replayed."""
-    given = torch.randn(2, 16, 20, 20, device=GPU)
-    weight = on_gpu(mantissas((8, 16, 3, 3), 8))
-    cuda.conv2d(cuda.quantize(given, 8, BITS), weight, Geometry())  # compiles and loads
+    weight, windows = mantissas((8, 16, 3, 3)), grid(adaptive(18, 3), adaptive(18, 2))
+
+    def compute(backend, x, weight):
+        convolved = backend.conv2d(backend.quantize(x, 8, BITS), weight, Geometry())
+        return backend.avg_pool2d(backend.quantize(convolved, 8, BITS), windows)
+
+    given, on_device = torch.randn(2, 16, 20, 20, device=GPU), on_gpu(weight)
+    compute(cuda, given, on_device)  # compiles, loads, and makes the tables of windows
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        out = cuda.conv2d(cuda.quantize(given, 8, BITS), weight, Geometry())
+        out = compute(cuda, given, on_device)
     x = torch.randn(2, 16, 20, 20)
     given.copy_(x)
     graph.replay()
-    weight = FixedPoint(weight.mantissa.cpu(), weight.exponent.cpu(), 8)
-    expected = reference.conv2d(reference.quantize(x, 8, BITS), weight, Geometry())
-    assert same(out, expected)
+    assert_same(out, compute(reference, x, weight))
     cuda.check(GPU)
 
 
@@ -325,57 +323,7 @@ def test_several_gpus_in_one_process():
     x = torch.randn(2, 16, 20, 20)
     expected = reference.quantize(x, 8, BITS)
     for device in ('cuda:1', 'cuda:0', 'cuda:1'):
-        assert same_fixed_point(cuda.quantize(x.to(device), 8, BITS), expected)
+        assert_same_fixed_point(cuda.quantize(x.to(device), 8, BITS), expected)
     with pytest.raises(ValueError, match='move them with .to'):
         fixed = cuda.quantize(x.to('cuda:0'), 8, BITS)
         cuda.dequantize(fixed.mantissa.to('cuda:1'), fixed.exponent)
-
-
-# ---- training ----
-
-
-def small_model():
-    torch.manual_seed(1)
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, 2, 1, bias=False), nn.ReLU(inplace=True),
-        nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.ReLU(),
-        nn.ConvTranspose2d(32, 16, 2, 2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(16 * 16 * 16, 10),
-    )  # fmt: skip
-
-
-def test_training_gives_the_same_bits_on_gpu_and_cpu():
-    """The outputs of every layer, the gradients and the parameters, in each of several steps.
-
-    The loss is float, so both compute it on the CPU.
-    """
-    models = [small_model(), small_model()]
-    for model in models:
-        convert(model)
-    for first, second in zip(models[0].modules(), models[1].modules(), strict=True):
-        if hasattr(first, 'site'):
-            second.site.number = first.site.number
-    models[0].to(GPU)
-    optimizers = [IntSGD(m.parameters(), 0.05, momentum=0.9, weight_decay=1e-4) for m in models]
-    outputs = [[], []]
-    for model, seen in zip(models, outputs, strict=True):
-        for layer in model:
-            layer.register_forward_hook(
-                lambda _, x, out, seen=seen: seen.append(out.detach().cpu())
-            )
-    images, labels = torch.randn(4, 8, 3, 32, 32), torch.randint(0, 10, (4, 8))
-    for step in range(4):
-        for model, optimizer, seen in zip(models, optimizers, outputs, strict=True):
-            seen.clear()
-            current_run.begin_iteration(step)
-            device = next(model.parameters()).device
-            loss = F.cross_entropy(model(images[step].to(device)).cpu(), labels[step])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        for actual, expected in zip(*outputs, strict=True):
-            assert same(actual, expected)
-        for actual, expected in zip(models[0].parameters(), models[1].parameters(), strict=True):
-            assert same(actual.grad, expected.grad) and same(actual, expected)
-    cuda.check(GPU)

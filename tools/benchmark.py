@@ -3,7 +3,7 @@
 python tools/benchmark.py ops [--threads 1,2] [--quick] [--json FILE]
 python tools/benchmark.py ops --device cuda [--quick] [--json FILE]
 python tools/benchmark.py norms [--threads 1,2] [--quick] [--json FILE]
-python tools/benchmark.py train --config CONFIG [--json FILE]
+python tools/benchmark.py train --config CONFIG [--device cuda] [--json FILE]
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main() -> None:
     command.add_argument('--repeats', type=int, default=5, help='steps of each kind')
     command.add_argument('--threads', type=int, default=2)
     command.add_argument('--bits', type=int, default=8)
+    command.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     command.set_defaults(run=train)
     args = parser.parse_args()
     args.run(args)
@@ -65,7 +66,13 @@ def train(args: argparse.Namespace) -> None:
     import benchmark_train
 
     result = benchmark_train.run(
-        args.config, args.batch, tuple(args.size), args.repeats, args.threads, args.bits
+        args.config,
+        args.batch,
+        tuple(args.size),
+        args.repeats,
+        args.threads,
+        args.bits,
+        args.device,
     )
     print(json.dumps(result, indent=2))
     if args.json:

@@ -263,15 +263,20 @@ def summary(rows: list[dict]) -> None:
     print('all results are exact' if not wrong else f'{wrong} results are NOT EXACT')
 
 
-def ops(args: argparse.Namespace) -> None:
-    """The sub-command `ops` on a GPU."""
+def gpu() -> torch.device:
+    """The GPU to be timed; cuDNN picks its fastest algorithms there."""
     if not torch.cuda.is_available():
         raise SystemExit(
             '--device cuda was given and PyTorch finds no NVIDIA GPU with a driver: run where '
             '`nvidia-smi` shows one, or use --device cpu'
         )
-    device, rounds = torch.device('cuda', 0), max(3, round(10 * args.seconds))
     torch.backends.cudnn.benchmark = True
+    return torch.device('cuda', 0)
+
+
+def ops(args: argparse.Namespace) -> None:
+    """The sub-command `ops` on a GPU."""
+    device, rounds = gpu(), max(3, round(10 * args.seconds))
     layers = resnet50('detector', 16, 800, 1333) + resnet50('classifier', 256, 224, 224)
     sizes = GEMM_SIZES
     if args.quick:

@@ -5,10 +5,14 @@ the data preprocessor to the optimizer. The two are timed in turn, and the media
 memory is what PyTorch's allocator held at most during one step, above what it held before: the idle
 model and its optimizer state. Buffers that the C kernels and oneDNN
 allocate themselves, some tens of MB at most, are in neither number.
+
+On a GPU float is float32, TF32 and mmengine's AMP in bf16, as `benchmark_gpu` has them: the last
+two channels-last, cuDNN's fastest algorithms, medians of steps timed by CUDA events.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import tempfile
@@ -16,23 +20,44 @@ import time
 from pathlib import Path
 
 import torch
+from benchmark_gpu import FLOATS, alternate, gpu, in_precision
+from mmengine.config import Config
 from synthetic_step import Step, load_config
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from mmint.hooks.int_runner import to_integer
 
 
 def run(
-    config: str, batch: int, size: tuple[int, int], repeats: int, threads: int, bits: int
+    config: str,
+    batch: int,
+    size: tuple[int, int],
+    repeats: int,
+    threads: int,
+    bits: int,
+    device: str = 'cpu',
 ) -> dict:
     """Times and measures int8 and float training steps of ``config``.
 
     Returns:
         ``int8_ms``, ``float_ms``, ``ratio``, ``int8_peak_mb``, ``float_peak_mb`` and the settings.
+        On a GPU ``float`` is each of `benchmark_gpu.FLOATS`, ``ratio`` is ``times_float``, and the
+        settings have the ``card``.
     """
     torch.set_num_threads(threads)
+    card = gpu() if device == 'cuda' else None
     cfg = load_config(config)
     cfg.integer = {**cfg.get('integer', {}), 'bits': bits}
+    if card is None:
+        result = on_cpu(cfg, batch, size, repeats)
+    else:
+        result = on_gpu(cfg, batch, size, repeats, card)
+    return dict(config=config, batch=batch, size=size, threads=threads, bits=bits, **result)
+
+
+def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> dict:
+    """Times and peaks on the CPU."""
     steps = {}
     for kind, its_cfg in (('int8', to_integer(cfg)), ('float', cfg)):
         torch.manual_seed(0)
@@ -48,7 +73,49 @@ def run(
     result['ratio'] = round(result['float_ms'] / result['int8_ms'], 3)
     for kind, step in steps.items():
         result[f'{kind}_peak_mb'] = round(peak_memory(step) / 2**20, 1)
-    return dict(config=config, batch=batch, size=size, threads=threads, bits=bits, **result)
+    return result
+
+
+def on_gpu(
+    cfg: Config, batch: int, size: tuple[int, int], repeats: int, device: torch.device
+) -> dict:
+    """Times and peaks on a GPU."""
+    steps, peaks = {}, {}
+    for kind in ('int8', *FLOATS):
+        its_cfg = to_integer(cfg) if kind == 'int8' else copy.deepcopy(cfg)
+        if kind == 'bf16':
+            its_cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
+        torch.manual_seed(0)
+        step = Step(its_cfg, batch, size, device)
+        if kind in ('tf32', 'bf16'):
+            step.model.to(memory_format=torch.channels_last)
+        if kind == 'bf16':
+            keep_regions_float32(step.model)
+        steps[kind] = in_precision(kind, step)
+    times = alternate(steps, repeats)
+    for kind, step in steps.items():
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        peaks[kind] = torch.cuda.max_memory_allocated(device) - before
+    return dict(
+        card=torch.cuda.get_device_name(device),
+        **{f'{kind}_ms': round(taken, 2) for kind, taken in times.items()},
+        **{f'times_{kind}': round(times[kind] / times['int8'], 3) for kind in FLOATS},
+        **{f'{kind}_peak_mb': round(peak / 2**20, 1) for kind, peak in peaks.items()},
+    )
+
+
+def keep_regions_float32(model: nn.Module) -> None:
+    """Lets a detector cut out regions in float32 under AMP: mmcv's RoIAlign has no bf16."""
+
+    def cast(module: nn.Module, args: tuple) -> tuple:
+        features, *others = args
+        return tuple(x.float() for x in features), *others
+
+    for module in model.modules():
+        if type(module).__name__.endswith('RoIExtractor'):
+            module.register_forward_pre_hook(cast)
 
 
 def peak_memory(step: Step) -> int:

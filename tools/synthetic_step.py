@@ -29,17 +29,21 @@ class Step:
         cfg: a config as `mmint.hooks.int_runner.to_integer` returns it, or one without integers.
         batch: how many images.
         size: their height and width.
+        device: where model and images are.
     """
 
-    def __init__(self, cfg: Config, batch: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, cfg: Config, batch: int, size: tuple[int, int], device: str | torch.device = 'cpu'
+    ) -> None:
         MMLogger.get_current_instance().setLevel('ERROR')  # the hook logs what it converts
         init_default_scope(cfg.default_scope)
         self.seed = self.iter = 0
-        self.data = synthetic_batch(cfg, batch, size)
+        data = synthetic_batch(cfg, batch, size)
         model = without_downloads(cfg.model)
         if cfg.get('data_preprocessor'):
             model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        self.model = MODELS.build(model).train()
+        self.model = MODELS.build(model).train().to(device)
+        self.data = self.model.data_preprocessor.cast_data(data)  # to the device
         hooks = cfg.get('custom_hooks') or []
         self.hooks = [HOOKS.build(hook) for hook in hooks if hook['type'] == 'IntTrainingHook']
         for hook in self.hooks:
@@ -53,6 +57,8 @@ class Step:
         for hook in self.hooks:
             hook.before_train_iter(self, self.iter)
         self.model.train_step(self.data, self.optim_wrapper)
+        for hook in self.hooks:
+            hook.after_train_iter(self, self.iter)
         self.iter += 1
 
 

@@ -58,6 +58,12 @@ def apply_noting_top(function: type[Function], *args: Any) -> Tensor:
 def map_planes(
     x: Tensor, role: Role, mapper: Mapper, top: int | Tensor | None = None
 ) -> FixedPoint:
-    """Maps ``x`` (N, C, ...) with its planes in order: a backend may store images otherwise."""
-    mapped = mapper(x.flatten(2), role, top) if x.dim() > 3 else mapper(x, role, top)
+    """Maps ``x`` (N, C, ...), laid out in memory as the backend's norms and pooling read it.
+
+    That is plane after plane, or channels-last where the backend says so by ``planes_last``.
+    """
+    planes = x if x.dim() == 2 else x.flatten(2)
+    if planes.dim() == 3 and mapper.backend(x).planes_last:
+        planes = planes.unsqueeze(3)  # an image, which backends keep channels-last
+    mapped = mapper(planes, role, top)
     return mapped._replace(mantissa=mapped.mantissa.view(x.shape))

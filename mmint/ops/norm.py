@@ -46,7 +46,9 @@ def batch_norm(
     Args:
         weight, bias: float32 (C,) or None.
         running: None if there is nothing to update.
-        group: the processes that share their statistics, None for this one alone.
+        group: the processes that share their statistics, None for this one alone. On a GPU the host
+            then waits once a layer for how many values they have together: kernels take the number
+            as an argument, and that it is large enough is checked before they start.
 
     Raises:
         ValueError: if there is but one value a channel.

@@ -30,6 +30,7 @@ from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
 
 name = 'cpu'
+planes_last = False  # for `mmint.ops.function.map_planes`
 
 __all__ = [
     'add',
@@ -60,6 +61,7 @@ __all__ = [
     'name',
     'plane_products',
     'plane_sums',
+    'planes_last',
     'quantize',
     'relu',
     'relu_grad',

@@ -30,6 +30,7 @@ from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
 
 name = 'cuda'
+planes_last = True  # for `mmint.ops.function.map_planes`
 
 __all__ = [
     'add',
@@ -57,6 +58,7 @@ __all__ = [
     'name',
     'plane_products',
     'plane_sums',
+    'planes_last',
     'quantize',
     'relu',
     'relu_grad',

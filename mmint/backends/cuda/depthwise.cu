@@ -123,8 +123,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) weight_grad_16(depthwise p
 extern "C" __global__ void __launch_bounds__(THREADS) add_weight_parts(depthwise p) {
     finisher finish(p.end);
     const int64_t sums = p.channels * p.v.taps * p.h.taps;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < sums;
-         i += (int64_t)gridDim.x * THREADS) {
+    for (int64_t i = first_index(); i < sums; i += stride()) {
         int64_t sum = 0;
         for (int64_t s = 0; s < p.splits; s++) sum += p.parts[s * sums + i];
         p.out[i] = finish(sum, 0);

@@ -13,11 +13,6 @@ struct planes {
         padding_w;
 };
 
-__device__ __forceinline__ int64_t first_index() {
-    return (int64_t)blockIdx.x * THREADS + threadIdx.x;
-}
-__device__ __forceinline__ int64_t stride() { return (int64_t)gridDim.x * THREADS; }
-
 extern "C" __global__ void __launch_bounds__(THREADS)
     relu(const float *x, float *out, uint8_t *positive, int64_t n, int32_t *top) {
     const int64_t bytes = (n + 7) / 8;

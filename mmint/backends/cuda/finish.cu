@@ -49,8 +49,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     bias_alone(finish_state *state, const float *bias, float *out, int64_t outer, int64_t channels,
                int64_t inner) {
     if (state->not_zero) return;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < outer * channels * inner;
-         i += (int64_t)gridDim.x * THREADS)
+    for (int64_t i = first_index(); i < outer * channels * inner; i += stride())
         out[i] = bias[i / inner % channels];
     if (blockIdx.x == 0 && threadIdx.x == 0) state->top = state->bias_top;
 }

@@ -30,8 +30,7 @@ struct mapping {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     largest(const uint32_t *x, int64_t n, uint32_t *tops) {
-    const int64_t first = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    const int64_t step = (int64_t)gridDim.x * THREADS;
+    const int64_t first = first_index(), step = stride();
     uint32_t top = 0;
     int64_t done = 0;
     if ((uint64_t)x % 16 == 0) {
@@ -77,8 +76,7 @@ template <typename T> __device__ void quantize(const mapping &m) {
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     T *out = (T *)m.out;
-    for (int64_t block = (int64_t)blockIdx.x * THREADS + threadIdx.x; block < blocks;
-         block += (int64_t)gridDim.x * THREADS) {
+    for (int64_t block = first_index(); block < blocks; block += stride()) {
         const uint4 words = drawn_by(m, block);
 #pragma unroll
         for (int w = 0; w < 4; w++) {
@@ -174,8 +172,7 @@ __device__ __forceinline__ int total(const exponent_sum &e) {
 template <typename T>
 __device__ void dequantize(const T *mantissa, float *out, int64_t n, const exponent_sum &e) {
     const int exponent = total(e);
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
-         i += (int64_t)gridDim.x * THREADS)
+    for (int64_t i = first_index(); i < n; i += stride())
         out[i] = dequantize_one(mantissa[i], exponent);
 }
 
@@ -217,8 +214,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     channel_sum(const int64_t *parts, float *out, int64_t count, int64_t channels,
                 exponent_sum e) {
-    for (int64_t c = (int64_t)blockIdx.x * THREADS + threadIdx.x; c < channels;
-         c += (int64_t)gridDim.x * THREADS) {
+    for (int64_t c = first_index(); c < channels; c += stride()) {
         int64_t sum = 0;
         for (int64_t i = 0; i < count; i++) sum += parts[i * channels + c];
         out[c] = dequantize_one(sum, total(e));

@@ -17,11 +17,6 @@
 
 enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 128, PART_PIXELS = 256 };
 
-__device__ __forceinline__ int64_t first_index() {
-    return (int64_t)blockIdx.x * THREADS + threadIdx.x;
-}
-__device__ __forceinline__ int64_t stride() { return (int64_t)gridDim.x * THREADS; }
-
 /* ---- sums ---- */
 
 /* Adds the sums of `a` and of a * b, (2, images, channels), to `out`. */

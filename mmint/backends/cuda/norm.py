@@ -29,7 +29,9 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     """As `mmint.backends.reference.plane_products`."""
     left, right = same_width(grad.mantissa, x.mantissa)
     images, channels = left.shape[:2]
-    left, right = _channels_last(left), _channels_last(right)
+    alike = right is left
+    left = _channels_last(left)
+    right = left if alike else _channels_last(right)
     pixels = left.shape[1]
     out = torch.zeros((2, images, channels), dtype=torch.int64, device=left.device)
     if left.numel():
@@ -257,7 +259,7 @@ def _coefficients(sums: Tensor, groups: int, channels: int) -> Tensor:
 
 
 def _channels_last(mantissa: Tensor) -> Tensor:
-    """(N, C, ...) as contiguous (N, P, C)."""
+    """(N, C, ...) as contiguous (N, P, C): a view of what `map_planes` mapped."""
     images, channels, *image = mantissa.shape
     last = mantissa.movedim(1, -1).reshape(images, math.prod(image), channels)
     return last.contiguous()

@@ -50,11 +50,15 @@ def _average(
     return out
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _tables(
     windows: Windows, image: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The tensors of the struct ``windows`` of pooling.cu, for images of ``image`` size."""
+    """The tensors of the struct ``windows`` of pooling.cu, for images of ``image`` size.
+
+    They stay, for a captured graph may read them; like kernels they are made before a capture, in
+    which PyTorch refuses the copies.
+    """
     axes = [_clamped(*axis) for axis in zip(windows[:2], image, strict=True)]
     holders = [_holders(*axis) for axis in zip(axes, image, strict=True)]
     ranges = (torch.tensor(r, dtype=torch.int64, device=device) for r in (*axes, *holders))

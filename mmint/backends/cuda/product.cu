@@ -45,8 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_parts(product p, int64
         const windows h(p.horizontal, p.backward, (int)(phase % p.horizontal.phases));
         const places place = {p, v, h, b_along_k != 0};
         const int64_t columns = b_along_k ? p.images * v.positions * h.positions : p.columns;
-        for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < p.rows * columns;
-             i += (int64_t)gridDim.x * THREADS) {
+        for (int64_t i = first_index(); i < p.rows * columns; i += stride()) {
             const int64_t row = i / columns, column = i % columns, to = place((int)column);
             if (to < 0) continue;
             const int32_t *part = p.parts + u * sums + row * p.columns + column;

@@ -162,8 +162,7 @@ __device__ __forceinline__ int64_t sum_at(const aligned &s, int64_t i, uint32_t 
 /* Calls body(i, drawn) for this thread's elements, with the bits of role `role` if it draws any. */
 template <typename F> __device__ void sweep(const sgd_arguments &a, bool draws, int role, F body) {
     const int64_t blocks = (a.n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    for (int64_t block = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; block < blocks;
-         block += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t block = first_index(); block < blocks; block += stride()) {
         uint4 words = make_uint4(0, 0, 0, 0);
         if (draws) words = philox(named(a, role), (uint32_t)block);
 #pragma unroll 2
@@ -216,8 +215,7 @@ template <typename F>
 __device__ void narrow(const sgd_arguments &a, const aligned &s, uint64_t top, int role, F store) {
     const int shift = narrowing(top, (int)a.bits);
     const int64_t blocks = (a.n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    for (int64_t block = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; block < blocks;
-         block += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t block = first_index(); block < blocks; block += stride()) {
         uint4 of_sum = make_uint4(0, 0, 0, 0), words = of_sum;
         if (s.draws) of_sum = philox(named(a, s.role), (uint32_t)block);
         if (shift > 0) words = philox(named(a, role), (uint32_t)block);

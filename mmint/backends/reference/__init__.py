@@ -33,6 +33,7 @@ from .products import (
 from .sgd import sgd_step
 
 name = 'reference'
+planes_last = False  # for `mmint.ops.function.map_planes`
 
 __all__ = [
     'add',
@@ -60,6 +61,7 @@ __all__ = [
     'name',
     'plane_products',
     'plane_sums',
+    'planes_last',
     'quantize',
     'relu',
     'relu_grad',
