@@ -70,22 +70,28 @@ def test_an_integer_checkpoint_predicts(name, package, inferencer, read, root, m
     monkeypatch.chdir(root)
     config, checkpoint = trained(name, root / package)
     apis = pytest.importorskip(f'{package}.apis')
-    infer = getattr(apis, inferencer)(str(config), str(checkpoint), device='cpu')
+    cfg = Config.fromfile(config)
+    if package == 'mmdet':
+        cfg.model.test_cfg.rcnn.score_thr = 0.0
+    infer = getattr(apis, inferencer)(cfg, str(checkpoint), device='cpu')
     saved = torch.load(checkpoint, weights_only=False)['state_dict']
     assert all(torch.equal(value, saved[key]) for key, value in infer.model.state_dict().items())
-    image = str(next((root / 'data/digits/val').iterdir()))
+    image = str(sorted((root / 'data/digits/val').iterdir())[0])
     in_float = read(infer(image))
     convert(infer.model)
     assert any(isinstance(module, IntConv2d) for module in infer.model.modules())
     in_integers = read(infer(image))
-    assert in_integers.dtype == in_float.dtype and torch.equal(read(infer(image)), in_integers)
+    assert len(in_float) and len(in_integers) and torch.equal(read(infer(image)), in_integers)
+    if package == 'mmseg':
+        assert (in_integers == in_float).float().mean() > 0.9
 
 
 @pytest.mark.slow
-def test_predictions_are_drawn_side_by_side(root, monkeypatch):
+@pytest.mark.parametrize('count', [1, 2])
+def test_predictions_are_drawn_side_by_side(root, monkeypatch, count):
     monkeypatch.chdir(root)
-    config, checkpoint = trained('deeplabv2_r18-d8_int8_digits.py', root / 'drawn')
-    images = sorted(map(str, (root / 'data/digits/val').iterdir()))[:2]
+    config, checkpoint = trained('deeplabv2_r18-d8_int8_digits.py', root / f'drawn {count}')
+    images = sorted(map(str, (root / 'data/digits/val').iterdir()))[:count]
     command = [sys.executable, ROOT / 'tools/draw_predictions.py', config, checkpoint, *images]
     subprocess.run([*command, '--out', 'pictures/digits.png', '--height', '64'], check=True)
-    assert Image.open('pictures/digits.png').size == (128, 64)
+    assert Image.open('pictures/digits.png').size == (64 * count, 64)

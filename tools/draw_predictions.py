@@ -41,9 +41,13 @@ def build_inferencer(cfg: Config, checkpoint: str) -> BaseInferencer:
         raise SystemExit(
             f'a config of scope {cfg.default_scope!r} was given, mmdet and mmseg are accepted'
         )
-    inferencer = Inferencer(cfg, checkpoint, show_progress=False)
+    inferencer = Inferencer(cfg, checkpoint)
+    hooks = [dict(hook) for hook in cfg.get('custom_hooks') or []]
+    settings = [hook for hook in hooks if hook.pop('type') == 'IntTrainingHook']
     if 'integer' in cfg:
-        convert(inferencer.model, **cfg.integer)
+        settings.append(cfg.integer)
+    for its in settings:
+        convert(inferencer.model, **its)
     return inferencer
 
 
@@ -54,6 +58,7 @@ def main() -> None:
     inferencer = build_inferencer(cfg, args.checkpoint)
     style = dict(opacity=0.6, with_labels=False) if cfg.default_scope == 'mmseg' else {}
     drawn = inferencer(args.images, return_vis=True, **style)['visualization']
+    drawn = [drawn] if isinstance(drawn, np.ndarray) else drawn  # as mmseg gives a single one
     pictures = [Image.fromarray(picture) for picture in drawn]
     scaled = [p.resize((round(p.width * args.height / p.height), args.height)) for p in pictures]
     args.out.parent.mkdir(parents=True, exist_ok=True)

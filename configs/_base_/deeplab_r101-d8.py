@@ -35,11 +35,15 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
-# The paper's section 4.1: batches of 10, 20,000 iterations, ten times the rate for the classifier.
+# The solver released for ResNet-101: batches of 10, 20,000 iterations, ten times the rate for the
+# classifier's weights, twenty times and no decay for its biases. Left out are inputs of several
+# scales, the pretraining on COCO and the CRF.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=2.5e-4, momentum=0.9, weight_decay=5e-4),
-    paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=10))),
+    paramwise_cfg=dict(
+        custom_keys=dict(bias=dict(lr_mult=20, decay_mult=0), head=dict(lr_mult=10))
+    ),
 )
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, begin=0, end=20000, by_epoch=False)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=2000)

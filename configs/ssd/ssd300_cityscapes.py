@@ -1,12 +1,12 @@
-# mmdet has SSD300 for COCO and VOC; this is its VOC schedule on Cityscapes, whose 2,975 images it
-# repeats 60 times, about as many as VOC's 16,551 ten times.
+# mmdet has SSD300 for COCO and VOC; these are VOC's settings on Cityscapes, whose 2,975 images are
+# repeated 60 times, about as many as VOC's 16,551 ten times.
 _base_ = [
     'mmdet::_base_/models/ssd300.py',
     'mmdet::_base_/datasets/cityscapes_detection.py',
     'mmdet::_base_/schedules/schedule_2x.py',
     'mmdet::_base_/default_runtime.py',
 ]
-model = dict(bbox_head=dict(num_classes=8))
+model = dict(bbox_head=dict(num_classes=8, anchor_generator=dict(basesize_ratio_range=(0.2, 0.9))))
 
 input_size = 300
 train_pipeline = [
@@ -47,5 +47,13 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='CheckInvalidLossHook', interval=50, priority='VERY_LOW'),
+]
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[16, 20], gamma=0.1),
+]
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, weight_decay=5e-4))
 auto_scale_lr = dict(base_batch_size=64)

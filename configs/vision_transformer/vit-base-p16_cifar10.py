@@ -1,5 +1,6 @@
-# Fine-tuning as in the ViT paper (table 4): SGD, cosine schedule, 10,000 steps of 512 images. Set
-# `load_from` to a checkpoint trained on ImageNet-21k.
+# Fine-tuning as in the ViT paper (table 4): SGD, cosine schedule, 10,000 steps of 512 images, on 8
+# GPUs 64 each; at 224 pixels, as Ghaffari et al. do. Set `load_from` to a checkpoint trained on
+# ImageNet-21k.
 _base_ = [
     'mmpretrain::_base_/models/vit-base-p16.py',
     'mmpretrain::_base_/datasets/cifar10_bs16.py',
@@ -9,6 +10,7 @@ model = dict(
     head=dict(num_classes=10, loss=dict(_delete_=True, type='CrossEntropyLoss', loss_weight=1.0)),
     train_cfg=None,
 )
+data_preprocessor = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5])
 train_pipeline = [
     dict(type='Resize', scale=224),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
@@ -27,5 +29,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=False, begin=500, end=10000),
 ]
 train_cfg = dict(by_epoch=False, max_iters=10000, val_interval=1000)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1000))
+log_processor = dict(by_epoch=False)
 val_cfg = dict()
 test_cfg = dict()

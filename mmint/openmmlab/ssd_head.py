@@ -1,4 +1,4 @@
-"""mmdet's SSD head, mended: from mmdet 3.3 on it cannot predict.
+"""mmdet's SSD head, mended: in recent versions, 3.3 among them, it cannot predict.
 
 Its base class reads ``loss_cls``, which every head but this one sets
 (github.com/open-mmlab/mmdetection/issues/11063), so that a training fails at its first validation.
