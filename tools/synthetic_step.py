@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 import mmint  # noqa: F401  configs may inherit mmint::_base_/int8.py
 
-LABELS = 10  # classes that the random annotations use
+LABELS = 10  # classes that the random annotations use, where there are as many
 
 
 class Step:
@@ -95,13 +95,24 @@ def synthetic_batch(cfg: Config, batch: int, size: tuple[int, int]) -> dict:
     images = [
         torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch)
     ]
-    samples = [make[cfg.default_scope](size, generator) for _ in range(batch)]
+    labels = min([LABELS, *num_classes(cfg.model)])
+    samples = [make[cfg.default_scope](size, labels, generator) for _ in range(batch)]
     if cfg.default_scope == 'mmpretrain':
         images = torch.stack(images)
     return dict(inputs=images, data_samples=samples)
 
 
-def _detection(size: tuple[int, int], generator: torch.Generator) -> object:
+def num_classes(model: dict) -> list[int]:
+    """Of all heads of a model config."""
+    found = [model['num_classes']] if 'num_classes' in model else []
+    for value in model.values():
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, dict):
+                found += num_classes(part)
+    return found
+
+
+def _detection(size: tuple[int, int], labels: int, generator: torch.Generator) -> object:
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
 
@@ -114,22 +125,22 @@ def _detection(size: tuple[int, int], generator: torch.Generator) -> object:
     )
     sample = DetDataSample(metainfo=meta)
     sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.randint(LABELS, (5,), generator=generator)
+        bboxes=boxes, labels=torch.randint(labels, (5,), generator=generator)
     )
     return sample
 
 
-def _segmentation(size: tuple[int, int], generator: torch.Generator) -> object:
+def _segmentation(size: tuple[int, int], labels: int, generator: torch.Generator) -> object:
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    labels = torch.randint(LABELS, (1, *size), generator=generator)
+    pixels = torch.randint(labels, (1, *size), generator=generator)
     sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
-    sample.gt_sem_seg = PixelData(data=labels)
+    sample.gt_sem_seg = PixelData(data=pixels)
     return sample
 
 
-def _classification(size: tuple[int, int], generator: torch.Generator) -> object:
+def _classification(size: tuple[int, int], labels: int, generator: torch.Generator) -> object:
     from mmpretrain.structures import DataSample
 
-    return DataSample().set_gt_label(int(torch.randint(LABELS, (1,), generator=generator)))
+    return DataSample().set_gt_label(int(torch.randint(labels, (1,), generator=generator)))

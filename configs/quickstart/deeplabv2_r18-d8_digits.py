@@ -19,11 +19,11 @@ model = dict(
 )
 
 # 800 images in batches of 8.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=2500, val_interval=2500)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1500, val_interval=1500)
 optim_wrapper = dict(optimizer=dict(lr=0.05, weight_decay=1e-4), paramwise_cfg=dict(_delete_=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', power=0.9, eta_min=0, begin=50, end=2500, by_epoch=False),
+    dict(type='PolyLR', power=0.9, eta_min=0, begin=50, end=1500, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(interval=2500))
+default_hooks = dict(checkpoint=dict(interval=1500))
 randomness = dict(seed=0)
