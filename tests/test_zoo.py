@@ -90,10 +90,12 @@ def make_small(cfg, name, tmp_path):
 
 
 def predict_something(model):
-    """Detections of any score count, so that there are some to be evaluated."""
+    """Detections of any score and size count, so that there are some to be evaluated."""
     for key, value in model.items():
         if key == 'score_thr':
             model[key] = 0.0
+        elif key == 'min_bbox_size':
+            model[key] = -1
         elif isinstance(value, dict):
             predict_something(value)
 
