@@ -10,6 +10,8 @@
 #define MMINT_X86 1
 #include <immintrin.h>
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define TARGET_AVX512 \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
 #else
 #define MMINT_X86 0
 #endif
@@ -52,8 +54,8 @@ typedef struct {
      * `count` lanes may be read, also where they are more than `lanes`. */
     void (*pack_columns)(int16_t *dst, const void *const *columns, long length, int lanes,
                          int count, int wide);
-    /* Is it AVX2, for everything that has just two forms? */
-    int avx2;
+    /* Is it AVX2, for everything that has just two forms? With AVX-512? */
+    int avx2, avx512;
 } level_t;
 
 extern const level_t portable_level;

@@ -89,7 +89,8 @@ static int levels(const level_t **found) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512vnni"))
             found[n++] = &avx512vnni_level;
         if (has_avxvnni()) found[n++] = &avxvnni_level;
         found[n++] = &avx2_level;

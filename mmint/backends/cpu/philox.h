@@ -103,6 +103,26 @@ TARGET_AVX2 INLINE void philox_avx2(const philox_key *key, uint64_t group, __m25
     for (int round = 0; round < PHILOX_ROUNDS; round++) philox_round_avx2(&p, key, round);
     philox_words_avx2(&p, w);
 }
+
+/* A block to a 64-bit lane, whose low half counts. */
+TARGET_AVX512 INLINE void philox_avx512(const philox_key *key, uint64_t group, __m256i *w) {
+    const __m512i m0 = _mm512_set1_epi64(PHILOX_M0), m1 = _mm512_set1_epi64(PHILOX_M1);
+    __m512i s[4] = {_mm512_add_epi64(_mm512_set1_epi64((uint32_t)(8 * group)),
+                                     _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)),
+                    _mm512_set1_epi64(key->c1), _mm512_set1_epi64(key->c2),
+                    _mm512_set1_epi64(key->c3)};
+#pragma GCC unroll 10
+    for (int round = 0; round < PHILOX_ROUNDS; round++) {
+        const __m512i k0 = _mm512_set1_epi64(key->k0[round]);
+        const __m512i k1 = _mm512_set1_epi64(key->k1[round]);
+        const __m512i p0 = _mm512_mul_epu32(s[0], m0), p1 = _mm512_mul_epu32(s[2], m1);
+        s[0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), s[1], k0, 0x96); /* xor */
+        s[1] = p1;
+        s[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), s[3], k1, 0x96);
+        s[3] = p0;
+    }
+    for (int i = 0; i < 4; i++) w[i] = _mm512_cvtepi64_epi32(s[i]);
+}
 #endif
 
 #endif

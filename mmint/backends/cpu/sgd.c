@@ -50,43 +50,49 @@ static sum_t align(const sgd_args *a, int role, const term_t *terms, int count) 
 }
 
 #if MMINT_X86
-TARGET_AVX2 static void draw_avx2(const philox_key *key, long first, uint16_t *drawn) {
-    __m256i words[4];
-    philox_avx2(key, (uint64_t)first / SPAN, words);
-    memcpy(drawn, words, sizeof words);
-}
+#define DRAW(level, target)                                                                   \
+    target static void draw_##level(const philox_key *key, long first, uint16_t *drawn) {     \
+        __m256i words[4];                                                                     \
+        philox_##level(key, (uint64_t)first / SPAN, words);                                   \
+        memcpy(drawn, words, sizeof words);                                                   \
+    }
+DRAW(avx2, TARGET_AVX2)
+DRAW(avx512, TARGET_AVX512)
 #endif
 
-INLINE void draw(const philox_key *key, long first, uint16_t *drawn, int avx2) {
+enum { PORTABLE, AVX2, AVX512 };
+
+INLINE void draw(const philox_key *key, long first, uint16_t *drawn, int form) {
 #if MMINT_X86
-    if (avx2) {
-        draw_avx2(key, first, drawn);
+    if (form != PORTABLE) {
+        (form == AVX512 ? draw_avx512 : draw_avx2)(key, first, drawn);
         return;
     }
 #endif
-    (void)avx2;
+    (void)form;
     philox_portable(key, (uint64_t)first / SPAN, drawn);
 }
 
 /* magnitude / 2**shift, rounded up with the drawn bits, times the sign of `signs`. */
 INLINE int64_t round_signed(int64_t magnitude, int64_t signs, long cut, long left, uint16_t drawn) {
-    const int64_t fine = (int64_t)((uint64_t)magnitude >> cut << left);
-    const int64_t rounded = (fine + drawn) >> FRACTION_BITS;
+    const uint64_t fine = (uint64_t)magnitude >> cut << left;
+    const int64_t rounded = (int64_t)((fine + drawn) >> FRACTION_BITS);
     return signs < 0 ? -rounded : rounded;
 }
 
 /* The sums of elements first ... first + n - 1 (first a multiple of SPAN, n at most SPAN). */
-INLINE void sum_span(const sum_t *s, long first, int n, int64_t *out, int avx2) {
+INLINE void sum_span(const sum_t *s, long first, int n, int64_t *out, int form) {
     uint16_t drawn[SPAN];
-    if (s->draws) draw(&s->key, first, drawn, avx2);
+    if (s->draws) draw(&s->key, first, drawn, form);
     for (int i = 0; i < SPAN; i++) out[i] = 0;
     for (int t = 0; t < s->terms; t++) {
         int16_t mantissa[SPAN] = {0};
         memcpy(mantissa, s->term[t].mantissa + first, 2 * (size_t)n);
         const int32_t factor = (int32_t)s->term[t].factor;
         if (s->shift[t] <= 0) {
-            const int64_t up = (int64_t)1 << -s->shift[t];
-            for (int i = 0; i < SPAN; i++) out[i] += (int64_t)(mantissa[i] * factor) * up;
+            const long up = -s->shift[t];
+            for (int i = 0; i < SPAN; i++)
+                out[i] += (int64_t)((uint64_t)(int64_t)(mantissa[i] * factor) << up);
         } else {
             const long cut = least(62, most(0, s->shift[t] - FRACTION_BITS));
             const long left = most(0, FRACTION_BITS - s->shift[t]);
@@ -99,10 +105,10 @@ INLINE void sum_span(const sum_t *s, long first, int n, int64_t *out, int avx2) 
     }
 }
 
-INLINE int64_t top_body(const sum_t *s, long first, long n, int avx2) {
+INLINE int64_t top_body(const sum_t *s, long first, long n, int form) {
     int64_t sum[SPAN], top = 0;
     for (long i = 0; i < n; i += SPAN) {
-        sum_span(s, first + i, (int)least(SPAN, n - i), sum, avx2);
+        sum_span(s, first + i, (int)least(SPAN, n - i), sum, form);
         for (int l = 0; l < SPAN; l++) {
             const int64_t magnitude = sum[l] < 0 ? -sum[l] : sum[l];
             top = magnitude > top ? magnitude : top;
@@ -112,42 +118,46 @@ INLINE int64_t top_body(const sum_t *s, long first, long n, int avx2) {
 }
 
 INLINE void narrow_body(const sum_t *s, const philox_key *key, long shift, long first, long n,
-                        int16_t *out, int avx2) {
+                        int16_t *out, int form) {
     int64_t sum[SPAN];
     int16_t made[SPAN];
     uint16_t drawn[SPAN];
     for (long i = 0; i < n; i += SPAN) {
         const int size = (int)least(SPAN, n - i);
-        sum_span(s, first + i, size, sum, avx2);
+        sum_span(s, first + i, size, sum, form);
         if (shift > 0) {
             const long cut = most(0, shift - FRACTION_BITS), left = most(0, FRACTION_BITS - shift);
-            draw(key, first + i, drawn, avx2);
+            draw(key, first + i, drawn, form);
             for (int l = 0; l < SPAN; l++)
                 made[l] = (int16_t)round_signed(sum[l] < 0 ? -sum[l] : sum[l], sum[l], cut, left,
                                                 drawn[l]);
         } else {
-            for (int l = 0; l < SPAN; l++) made[l] = (int16_t)(sum[l] * ((int64_t)1 << -shift));
+            for (int l = 0; l < SPAN; l++) made[l] = (int16_t)((uint64_t)sum[l] << -shift);
         }
         memcpy(out + first + i, made, 2 * (size_t)size);
     }
 }
 
-static int64_t top_portable(const sum_t *s, long first, long n) { return top_body(s, first, n, 0); }
+static int64_t top_portable(const sum_t *s, long first, long n) {
+    return top_body(s, first, n, PORTABLE);
+}
 
 static void narrow_portable(const sum_t *s, const philox_key *key, long shift, long first, long n,
                             int16_t *out) {
-    narrow_body(s, key, shift, first, n, out, 0);
+    narrow_body(s, key, shift, first, n, out, PORTABLE);
 }
 
 #if MMINT_X86
-TARGET_AVX2 static int64_t top_avx2(const sum_t *s, long first, long n) {
-    return top_body(s, first, n, 1);
-}
-
-TARGET_AVX2 static void narrow_avx2(const sum_t *s, const philox_key *key, long shift, long first,
-                                    long n, int16_t *out) {
-    narrow_body(s, key, shift, first, n, out, 1);
-}
+#define TOP_AND_NARROW(level, target, form)                                                   \
+    target static int64_t top_##level(const sum_t *s, long first, long n) {                   \
+        return top_body(s, first, n, form);                                                   \
+    }                                                                                         \
+    target static void narrow_##level(const sum_t *s, const philox_key *key, long shift,      \
+                                      long first, long n, int16_t *out) {                     \
+        narrow_body(s, key, shift, first, n, out, form);                                      \
+    }
+TOP_AND_NARROW(avx2, TARGET_AVX2, AVX2)
+TOP_AND_NARROW(avx512, TARGET_AVX512, AVX512)
 #endif
 
 /* Sums mapped to `bits`, into `out`; returns them as a term of factor 1. */
@@ -161,7 +171,9 @@ static term_t narrow(const sgd_args *a, const sum_t *s, int role, int16_t *out) 
         const long n = least(CHUNK, a->n - c * CHUNK);
         int64_t t;
 #if MMINT_X86
-        if (level->avx2)
+        if (level->avx512)
+            t = top_avx512(s, c * CHUNK, n);
+        else if (level->avx2)
             t = top_avx2(s, c * CHUNK, n);
         else
 #endif
@@ -175,7 +187,7 @@ static term_t narrow(const sgd_args *a, const sum_t *s, int role, int16_t *out) 
         const long n = least(CHUNK, a->n - c * CHUNK);
 #if MMINT_X86
         if (level->avx2) {
-            narrow_avx2(s, &key, shift, c * CHUNK, n, out);
+            (level->avx512 ? narrow_avx512 : narrow_avx2)(s, &key, shift, c * CHUNK, n, out);
             continue;
         }
 #endif

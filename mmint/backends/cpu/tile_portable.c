@@ -45,7 +45,7 @@ static void pack_columns(int16_t *dst, const void *const *columns, long length, 
                                           : ((const int8_t *)columns[k])[l];
 }
 
-const level_t portable_level = {"portable", tile, pack_rows, pack_columns, 0};
+const level_t portable_level = {"portable", tile, pack_rows, pack_columns, 0, 0};
 
 #if MMINT_NEON
 #include <arm_neon.h>
@@ -93,5 +93,5 @@ static void tile_neon(const int32_t *a, const int32_t *b, long groups, const int
     }
 }
 
-const level_t neon_level = {"neon", tile_neon, pack_rows, pack_columns, 0};
+const level_t neon_level = {"neon", tile_neon, pack_rows, pack_columns, 0, 0};
 #endif

@@ -254,9 +254,9 @@ TARGET_AVX2 static void pack_columns_avx2(int16_t *dst, const void *const *colum
                                     wide);
 }
 
-const level_t avx2_level = {"avx2", tile_avx2, pack_rows_avx2, pack_columns_avx2, 1};
-const level_t avxvnni_level = {"avxvnni", tile_avxvnni, pack_rows_avx2, pack_columns_avx2, 1};
+const level_t avx2_level = {"avx2", tile_avx2, pack_rows_avx2, pack_columns_avx2, 1, 0};
+const level_t avxvnni_level = {"avxvnni", tile_avxvnni, pack_rows_avx2, pack_columns_avx2, 1, 0};
 const level_t avx512vnni_level = {"avx512vnni", tile_avx512vnni, pack_rows_avx2,
-                                  pack_columns_avx2, 1};
+                                  pack_columns_avx2, 1, 1};
 
 #endif
