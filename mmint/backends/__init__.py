@@ -12,8 +12,8 @@ from types import ModuleType
 
 import torch
 
+from ..numerics import NonFiniteError
 from . import reference
-from .errors import NonFiniteError
 from .geometry import Geometry, Pooling, Windows
 
 __all__ = ['Geometry', 'NonFiniteError', 'Pooling', 'Windows', 'backend_for', 'reference']

@@ -1,4 +1,4 @@
-"""What backends raise, and under whose name."""
+"""Under whose name backends raise a `NonFiniteError`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-
-class NonFiniteError(FloatingPointError):
-    """A value that is infinite or not a number reached a mapping."""
-
+from ..numerics import NonFiniteError
 
 _local = threading.local()
 

@@ -9,8 +9,8 @@ import torch
 
 from mmint import backends
 from mmint.backends import NonFiniteError, reference
-from mmint.backends.reference.mapping import shift_right_stochastic
 from mmint.numerics import RandomBits, Role, check_bits
+from mmint.numerics.integers import shift_right_stochastic
 
 ALL_BITS = range(4, 17)
 SMALLEST = 2.0**-149  # the smallest subnormal

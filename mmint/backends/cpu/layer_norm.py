@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ...numerics.wide import number
 from ..magnitudes import remember_magnitude
 from ..reference.norm import checked_count
-from ..reference.wide import number
 from .kernels import ready
 from .operands import check_finite, flat, planar_pair
 

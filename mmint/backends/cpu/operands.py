@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits
-from ..errors import NonFiniteError
+from ...numerics import FixedPoint, NonFiniteError, RandomBits
 from .kernels import ready
 
 NOT_FINITE = -(1 << 20)

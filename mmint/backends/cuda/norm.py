@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint
+from ...numerics import FixedPoint, scalar
+from ...numerics.wide import number
 from ..magnitudes import remember_magnitude
 from ..reference.norm import checked_count, group_size
-from ..reference.sgd import scalar
-from ..reference.wide import number
 from . import finite
 from .launcher import Argument
 from .mapping import THREADS, run

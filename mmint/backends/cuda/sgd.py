@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype
-from ..reference.sgd import scalar
+from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
 from . import finite
 from .mapping import THREADS, run, words
 

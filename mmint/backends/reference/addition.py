@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
-from .mapping import dequantize, mantissa_at, shared_exponent, split_sign
+from ...numerics.float32 import split_sign
+from .mapping import dequantize, mantissa_at, shared_exponent
 
 # An operand whose exponent is lower than the other's by more than this is below 2**-25 of a unit.
 MAX_ALIGNMENT = 40

@@ -33,16 +33,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint
-from ..errors import NonFiniteError
-from .mapping import dequantize, fields, quantize, quantize_at, shift_right_even, split_sign
-from .sgd import scalar
-from .wide import (
+from ...numerics import FixedPoint, NonFiniteError, scalar
+from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
+from ...numerics.integers import divide_even, shift_right_even
+from ...numerics.wide import (
     LOWEST,
     Wide,
     add,
     divide,
-    divide_even,
     from_float,
     from_integers,
     from_number,
@@ -53,6 +51,7 @@ from .wide import (
     to_integers,
     top_exponent,
 )
+from .mapping import quantize, quantize_at
 
 SCALE_BITS = 22
 LAYER_WEIGHT_BITS = 16
@@ -132,7 +131,7 @@ def batch_norm_weight_grad(
     rstd = _rstd(sums, count, x, eps)
     dweight = _slope(sums[0], products, count, rstd)
     exponent = int(grad.exponent) + int(x.exponent)
-    return to_float(dweight.shifted(exponent)), dequantize(products[0], grad.exponent)
+    return to_float(dweight.shifted(exponent)), to_float32(products[0], grad.exponent)
 
 
 def update_running(
@@ -265,7 +264,7 @@ def group_norm_grad(
     for i in range(images):
         dweight = add(dweight, slopes[i])
     dweight = dweight.shifted(int(grad.exponent) + int(x.exponent))
-    return dx, to_float(dweight), dequantize(total, grad.exponent)
+    return dx, to_float(dweight), to_float32(total, grad.exponent)
 
 
 def layer_norm(
@@ -290,7 +289,7 @@ def layer_norm(
     gamma = _layer_weight(weight, x)
     beta = torch.zeros_like(gamma.mantissa, dtype=torch.float32) if bias is None else bias.detach()
     field, _ = fields(split_sign(beta)[1].max())
-    if field == 255:
+    if field == NOT_FINITE:
         raise NonFiniteError
     product_exponent = int(gamma.exponent) + normalised_exponent
     exponent = product_exponent if gamma.mantissa.any() else LOWEST
@@ -299,7 +298,7 @@ def layer_norm(
     exponent = exponent if exponent > LOWEST else 0
     product = normalised * gamma.mantissa.to(torch.int64)
     product = _shift_even(product, torch.tensor(exponent - product_exponent).clamp(min=0))
-    return dequantize(product + quantize_at(beta, exponent, None), exponent), sums
+    return to_float32(product + quantize_at(beta, exponent, None), exponent), sums
 
 
 def layer_norm_grad(
@@ -318,10 +317,10 @@ def layer_norm_grad(
     products = torch.stack([t.sum(1), (t * rows).sum(1)])[..., None]
     scaled = FixedPoint(t, grad.exponent + gamma.exponent, grad.bits + LAYER_WEIGHT_BITS - 1)
     p, q, r, exponent = _backward_coefficients(rstd[:, None], rstd, sums, products, size, scaled, x)
-    dx = dequantize(p * t + q[:, None] * rows + r[:, None], exponent[:, None])
+    dx = to_float32(p * t + q[:, None] * rows + r[:, None], exponent[:, None])
     normalised, normalised_exponent = _normalise_rows(x, sums, rstd)
-    dweight = dequantize((g * normalised).sum(0), int(grad.exponent) + normalised_exponent)
-    return dx, dweight, dequantize(g.sum(0), grad.exponent)
+    dweight = to_float32((g * normalised).sum(0), int(grad.exponent) + normalised_exponent)
+    return dx, dweight, to_float32(g.sum(0), grad.exponent)
 
 
 def group_size(x: FixedPoint, sums: Tensor) -> int:
@@ -487,7 +486,7 @@ def _bilinear(
 def _to_float(total: Tensor, exponent: Tensor, x: FixedPoint) -> Tensor:
     """Planes, each with its exponent, as float32 of the shape of ``x``."""
     shape = x.mantissa.shape
-    return dequantize(total.view(shape), exponent.view(*exponent.shape, *(1,) * (len(shape) - 2)))
+    return to_float32(total.view(shape), exponent.view(*exponent.shape, *(1,) * (len(shape) - 2)))
 
 
 def _normalise_rows(x: FixedPoint, sums: Tensor, rstd: Wide) -> tuple[Tensor, int]:

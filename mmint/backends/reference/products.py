@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits
-from ..errors import NonFiniteError
+from ...numerics import FixedPoint, NonFiniteError, RandomBits
+from ...numerics.float32 import NOT_FINITE, fields, split_sign
+from ...numerics.integers import shift_right_even
 from ..geometry import Geometry
-from .mapping import dequantize, fields, quantize_at, shift_right_even, split_sign
+from .mapping import dequantize, quantize_at
 
 
 def conv2d(
@@ -146,7 +147,7 @@ def _finish(
     shape = [1] * total.dim()
     shape[channel_dim] = -1
     field, _ = fields(split_sign(bias)[1].max())
-    if field == 255:
+    if field == NOT_FINITE:
         raise NonFiniteError
     if not total.any():
         return bias.detach().view(shape).expand(total.shape).clone()

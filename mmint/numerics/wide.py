@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError
-from .mapping import bit_length, dequantize, fields, shift_right_even, split_sign
+from .float32 import NOT_FINITE, NonFiniteError, fields, split_sign, to_float32
+from .integers import bit_length, divide_even, shift_right_even
 
 WIDTH = 31
 LOWEST = -(2**20)  # below any exponent
@@ -61,7 +61,7 @@ def from_float(x: Tensor) -> Wide:
     """
     negative, magnitude = split_sign(x)
     field, mantissa24 = fields(magnitude)
-    if (field == 255).any():
+    if (field == NOT_FINITE).any():
         raise NonFiniteError
     return narrow(torch.where(negative, -mantissa24, mantissa24), field.clamp(min=1) - 150)
 
@@ -91,12 +91,6 @@ def from_integers(values: Sequence[int], device: torch.device) -> Wide:
     return Wide(
         *(torch.tensor(v, dtype=torch.int64, device=device) for v in (mantissas, exponents))
     )
-
-
-def divide_even(value: int, divisor: int) -> int:
-    """The integer nearest to ``value / divisor`` for ``divisor > 0``, ties to even."""
-    quotient, rest = divmod(value, divisor)
-    return quotient + (2 * rest > divisor or (2 * rest == divisor and quotient % 2 == 1))
 
 
 def multiply(a: Wide, b: Wide) -> Wide:
@@ -168,4 +162,4 @@ def to_integers(a: Wide, exponent: Tensor) -> Tensor:
 
 def to_float(a: Wide) -> Tensor:
     """The nearest float32; infinite where there is none."""
-    return dequantize(a.mantissa, a.exponent)
+    return to_float32(a.mantissa, a.exponent)
