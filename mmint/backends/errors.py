@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 from ..numerics import NonFiniteError
 
 _local = threading.local()
@@ -29,3 +31,7 @@ def naming(error: Callable[[], NonFiniteError]) -> Iterator[None]:
 def named_error() -> Callable[[], NonFiniteError] | None:
     """What `naming` was given, for backends that raise it later."""
     return getattr(_local, 'error', None)
+
+
+def check(device: torch.device) -> None:
+    """Raises what calls on ``device`` have not raised yet: nothing, for here they raise at once."""

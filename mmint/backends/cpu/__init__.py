@@ -6,7 +6,7 @@ instruction set is the best that the machine has; the environment variable ``MMI
 names another, read at the first use.
 """
 
-from ..reference.mapping import check
+from ..errors import check
 from .addition import add
 from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .kernels import available, level, levels, use_level

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
+from ..host.arguments import words
+from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
-from ..reference.addition import check_operands
 from .kernels import ready
-from .operands import check_finite, words
+from .operands import check_finite
 
 
 def add(

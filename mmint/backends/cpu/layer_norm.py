@@ -7,10 +7,11 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ...numerics.wide import number
+from ..host.arguments import flat
+from ..host.checks import checked_count
 from ..magnitudes import remember_magnitude
-from ..reference.norm import checked_count
 from .kernels import ready
-from .operands import check_finite, flat, planar_pair
+from .operands import check_finite, planar_pair
 
 
 def layer_norm(

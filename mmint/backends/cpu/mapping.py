@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
+from ..host.arguments import words
 from ..magnitudes import known_magnitude
 from .kernels import ready
-from .operands import check_finite, words
+from .operands import check_finite
 
 
 def quantize(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
+from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from ..magnitudes import remember_magnitude
-from ..reference.pooling import RECIPROCAL_BITS, reciprocals
 from .kernels import ready
 from .operands import to_planar
 

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
+from ..host.arguments import NO_BITS, pair, words
+from ..host.checks import check_matrices
 from ..magnitudes import remember_magnitude
-from ..reference.products import check_matrices
 from .kernels import ready
-from .operands import NO_BITS, check_finite, pair, words
+from .operands import check_finite
 
 NO_BIAS = (0, 0, *NO_BITS)
 

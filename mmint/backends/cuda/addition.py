@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
+from ..host.arguments import words
+from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
-from ..reference.addition import check_operands
 from . import finite
 from .launcher import Argument
-from .mapping import THREADS, magnitudes_of, run, words
+from .mapping import THREADS, magnitudes_of, run
 
 WEIGHED_WORDS = 5
 MAX_WEIGHING_BLOCKS = 128

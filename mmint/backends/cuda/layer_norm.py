@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..host.arguments import flat, pair
+from ..host.checks import checked_count
+from ..host.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS
 from ..magnitudes import remember_magnitude
-from ..reference.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS, checked_count
 from . import finite
 from .launcher import Argument
 from .mapping import THREADS, dequantize, quantize, run
-from .norm import COEFFICIENTS, contiguous, same_width, statistics
+from .norm import COEFFICIENTS, statistics
 
 COLUMNS, PART_ROWS = 32, 256
 AFFINE_BYTES = 16
@@ -31,7 +33,7 @@ def layer_norm(
         affine = torch.empty(AFFINE_BYTES // 4 + size, dtype=torch.int32, device=device)
         run(
             'layer_norm.cu', 'prepare_affine', 1, THREADS,
-            [layer, contiguous(bias), affine, finite.flag(device), finite.number(device)], device,
+            [layer, flat(bias), affine, finite.flag(device), finite.number(device)], device,
         )  # fmt: skip
         name = f'layer_norm_{8 * mantissa.element_size()}'
         run('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
@@ -43,7 +45,7 @@ def layer_norm_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `mmint.backends.reference.layer_norm_grad`."""
-    left, right = (m.contiguous() for m in same_width(grad.mantissa, x.mantissa))
+    left, right = (m.contiguous() for m in pair(grad, x)[:2])
     (rows, size), device = right.shape, right.device
     made = torch.empty((rows, COEFFICIENTS), dtype=torch.int64, device=device)
     dx = torch.empty((rows, size), dtype=torch.float32, device=device)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
+from ..host.arguments import words
 from ..magnitudes import known_magnitude
 from . import finite
 from .launcher import Argument, launcher
@@ -108,11 +109,6 @@ def run(
     kernel = launcher().kernel(source, name, device)
     grid = (max(1, min(MAX_BLOCKS, blocks)), 1, 1)
     launcher().launch(kernel, grid, (threads, 1, 1), 0, arguments, device)
-
-
-def words(random: RandomBits | None) -> tuple[int, ...]:
-    """The struct ``random_words`` of philox.cuh."""
-    return (0, 0, 0, 0, 0, 0) if random is None else (1, *random.words())
 
 
 def exponent_sum(exponent: Tensor | int, addend: int = 0) -> tuple[Argument, ...]:

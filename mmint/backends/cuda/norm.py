@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ...numerics import FixedPoint, scalar
 from ...numerics.wide import number
+from ..host.arguments import flat, pair
+from ..host.checks import checked_count
+from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
-from ..reference.norm import checked_count, group_size
 from . import finite
 from .launcher import Argument
 from .mapping import THREADS, run
@@ -26,7 +28,7 @@ def plane_sums(x: FixedPoint) -> Tensor:
 
 def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     """As `mmint.backends.reference.plane_products`."""
-    left, right = same_width(grad.mantissa, x.mantissa)
+    left, right, _ = pair(grad, x)
     images, channels = left.shape[:2]
     alike = right is left
     left = _channels_last(left)
@@ -42,38 +44,6 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     return out
 
 
-def batch_norm(
-    x: FixedPoint,
-    sums: Tensor,
-    count: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Tensor:
-    """As `mmint.backends.reference.batch_norm`, but `check` reports what is not finite."""
-    return _norm(x, sums, x.mantissa.shape[1], count, weight, bias, eps)
-
-
-def batch_norm_grad(
-    grad: FixedPoint,
-    x: FixedPoint,
-    sums: Tensor,
-    products: Tensor,
-    count: int,
-    weight: Tensor | None,
-    eps: float,
-) -> Tensor:
-    """As `mmint.backends.reference.batch_norm_grad`."""
-    return _norm_grad(grad, x, sums, products, x.mantissa.shape[1], count, weight, eps)
-
-
-def batch_norm_weight_grad(
-    grad: FixedPoint, x: FixedPoint, sums: Tensor, products: Tensor, count: int, eps: float
-) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.batch_norm_weight_grad`."""
-    return _norm_weight_grad(grad, x, sums, products[:, None], sums.shape[1], count, eps)
-
-
 def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
@@ -81,7 +51,7 @@ def update_running(
 
     That then stays as it is.
     """
-    new = [contiguous(statistic) for statistic in (mean, var)]
+    new = [flat(statistic) for statistic in (mean, var)]
     _each(
         'update_running', len(mean),
         [statistics(x, sums, checked_count(count, 2)), *new, *scalar(momentum),
@@ -93,23 +63,6 @@ def update_running(
             statistic.copy_(moved)
 
 
-def frozen_norm(
-    x: FixedPoint,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm`, but `check` reports what is not finite."""
-    return _frozen(x, mean, var, weight, bias, eps)
-
-
-def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm_grad`."""
-    return _frozen(grad, None, var, weight, None, eps)
-
-
 def frozen_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
@@ -117,34 +70,11 @@ def frozen_norm_weight_grad(
     out = torch.empty(len(var), dtype=torch.float32, device=var.device)
     _each(
         'frozen_weight_grad', len(var),
-        [grad.exponent, x.exponent, products.contiguous(), contiguous(mean), contiguous(var), out,
+        [grad.exponent, x.exponent, products.contiguous(), flat(mean), flat(var), out,
          len(var), *number(eps), failure(var.device)],
         var.device,
     )  # fmt: skip
     return out
-
-
-def group_norm(
-    x: FixedPoint, sums: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
-    """As `mmint.backends.reference.group_norm`, but `check` reports what is not finite."""
-    return _norm(x, sums, sums.shape[2], group_size(x, sums), weight, bias, eps)
-
-
-def group_norm_grad(
-    grad: FixedPoint,
-    x: FixedPoint,
-    sums: Tensor,
-    products: Tensor,
-    weight: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `mmint.backends.reference.group_norm_grad`."""
-    groups, count = sums.shape[2], group_size(x, sums)
-    return (
-        _norm_grad(grad, x, sums, products, groups, count, weight, eps),
-        *_norm_weight_grad(grad, x, sums, products, groups, count, eps),
-    )
 
 
 def _norm(
@@ -157,10 +87,11 @@ def _norm(
     eps: float,
 ) -> Tensor:
     channels, device = x.mantissa.shape[1], sums.device
+    groups = groups or channels
     made = _coefficients(sums, groups, channels)
     _each(
         'norm_coefficients', len(made),
-        [statistics(x, sums, checked_count(count, 1), eps), contiguous(weight), contiguous(bias),
+        [statistics(x, sums, checked_count(count, 1), eps), flat(weight), flat(bias),
          made, channels, channels // groups, x.bits, failure(device)],
         device,
     )  # fmt: skip
@@ -178,15 +109,16 @@ def _norm_grad(
     eps: float,
 ) -> Tensor:
     channels, device = x.mantissa.shape[1], sums.device
+    groups = groups or channels
     made = _coefficients(sums, groups, channels)
     _each(
         'norm_grad_coefficients', sums[0].numel(),
         [statistics(x, sums, checked_count(count, 1), eps), grad.exponent, products.contiguous(),
-         contiguous(weight), made, channels, channels // groups, grad.bits - x.bits,
+         flat(weight), made, channels, channels // groups, grad.bits - x.bits,
          failure(device)],
         device,
     )  # fmt: skip
-    return _combine(*same_width(grad.mantissa, x.mantissa), made, sums.dim() == 3)
+    return _combine(*pair(grad, x)[:2], made, sums.dim() == 3)
 
 
 def _norm_weight_grad(
@@ -203,7 +135,7 @@ def _norm_weight_grad(
     _each(
         'norm_weight_grad', channels,
         [statistics(x, sums, checked_count(count, 1), eps), grad.exponent, products.contiguous(),
-         dweight, dbias, images, channels, channels // groups],
+         dweight, dbias, images, channels, channels // (groups or channels)],
         sums.device,
     )  # fmt: skip
     return dweight, dbias
@@ -221,7 +153,7 @@ def _frozen(
     made = torch.empty((len(var), COEFFICIENTS), dtype=torch.int64, device=device)
     _each(
         'frozen_coefficients', len(var),
-        [x.exponent, contiguous(mean), contiguous(var), contiguous(weight), contiguous(bias), made,
+        [x.exponent, flat(mean), flat(var), flat(weight), flat(bias), made,
          len(var), x.bits, *number(eps), failure(device)],
         device,
     )  # fmt: skip
@@ -274,12 +206,11 @@ def failure(device: torch.device) -> tuple[Argument, ...]:
     return finite.flag(device), finite.number(device)
 
 
-def contiguous(parameter: Tensor | None) -> Tensor | None:
-    """A parameter for a kernel, which sees its values only."""
-    return None if parameter is None else parameter.detach().contiguous()
-
-
-def same_width(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Mantissas of the wider dtype of both."""
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    return a.to(dtype), b.to(dtype)
+_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)
+batch_norm = _norms.batch_norm
+batch_norm_grad = _norms.batch_norm_grad
+batch_norm_weight_grad = _norms.batch_norm_weight_grad
+frozen_norm = _norms.frozen_norm
+frozen_norm_grad = _norms.frozen_norm_grad
+group_norm = _norms.group_norm
+group_norm_grad = _norms.group_norm_grad

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
+from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from ..magnitudes import remember_magnitude
-from ..reference.pooling import RECIPROCAL_BITS, reciprocals
 from .mapping import run
 
 CHANNELS, PLACES = 32, 8

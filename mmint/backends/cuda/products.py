@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
+from ..host.arguments import words
+from ..host.checks import check_matrices
 from ..magnitudes import remember_magnitude
-from ..reference.products import check_matrices
 from . import finite
 from .launcher import Argument, launcher
-from .mapping import THREADS, run, words
+from .mapping import THREADS, run
 
 INT32_MOST = 2**31 - 1
 STAGE = 64  # steps of K that a block takes at a time

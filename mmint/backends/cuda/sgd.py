@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
+from ..host.arguments import words
 from . import finite
-from .mapping import THREADS, run, words
+from .mapping import THREADS, run
 
 PHASES = 8
 STATE_WORDS = 8

@@ -4,9 +4,10 @@ Sums of products are carried by float64 where a bound shows that they stay below
 every step is an exact integer; all else is int64. Other backends must give the same bits.
 """
 
+from ..errors import check
 from .addition import add
 from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
-from .mapping import check, dequantize, quantize
+from .mapping import dequantize, quantize
 from .norm import (
     batch_norm,
     batch_norm_grad,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...numerics import RandomBits
 from ...numerics.float32 import split_sign
+from ..host.checks import check_operands
 from .mapping import dequantize, mantissa_at, shared_exponent
 
 # An operand whose exponent is lower than the other's by more than this is below 2**-25 of a unit.
@@ -60,13 +61,3 @@ def add(
     else:
         out = dequantize(*terms[0]) if terms else torch.zeros_like(x)
     return x.copy_(out) if inplace else out
-
-
-def check_operands(x: Tensor, y: Tensor) -> None:
-    """Raises ValueError if ``x`` and ``y`` are not of one shape and float32."""
-    if x.shape != y.shape or x.dtype != torch.float32 or y.dtype != torch.float32:
-        raise ValueError(
-            f'a tensor of shape {tuple(x.shape)} and {x.dtype} and one of shape {tuple(y.shape)} '
-            f'and {y.dtype} were given, two of one shape and torch.float32 are accepted: expand '
-            'one, or convert it with .float()'
-        )

@@ -19,10 +19,6 @@ from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
 from ...numerics.integers import shift_right_even, shift_right_stochastic
 
 
-def check(device: torch.device) -> None:
-    """Raises what calls on ``device`` have not raised yet: nothing, for here they raise at once."""
-
-
 def quantize(
     x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:

@@ -51,11 +51,11 @@ from ...numerics.wide import (
     to_integers,
     top_exponent,
 )
+from ..host.checks import checked_count
+from ..host.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS, group_size
 from .mapping import quantize, quantize_at
 
 SCALE_BITS = 22
-LAYER_WEIGHT_BITS = 16
-NORMALISED_BITS = 15  # magnitude of layer norm's normalised elements
 LAYER_SHIFT_BITS = 30  # magnitude of layer norm's bias
 
 
@@ -321,25 +321,6 @@ def layer_norm_grad(
     normalised, normalised_exponent = _normalise_rows(x, sums, rstd)
     dweight = to_float32((g * normalised).sum(0), int(grad.exponent) + normalised_exponent)
     return dx, dweight, to_float32(g.sum(0), grad.exponent)
-
-
-def group_size(x: FixedPoint, sums: Tensor) -> int:
-    """Elements in a group of ``x`` (N, C, ...), whose ``sums`` are (2, N, groups)."""
-    return x.mantissa.shape[1:].numel() // sums.shape[2]
-
-
-def checked_count(count: int, least: int) -> int:
-    """``count``, if there are statistics of so many elements.
-
-    Raises:
-        ValueError: if it is below ``least``.
-    """
-    if count < least:
-        raise ValueError(
-            f'statistics of {count} elements a group were asked for, at least {least} are '
-            'accepted: use a larger batch, or larger images'
-        )
-    return count
 
 
 def _planes(x: FixedPoint) -> Tensor:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
+from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from .mapping import dequantize
-
-RECIPROCAL_BITS = 40
 
 
 def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
@@ -45,13 +44,6 @@ def avg_pool2d_grad(
     columns = _members(windows.columns, input_size[3], grad.mantissa.device)
     share = grad.mantissa.to(torch.int64) * reciprocals(windows, grad.mantissa.device)
     return dequantize(rows.t() @ share @ columns, _exponent(grad))
-
-
-def reciprocals(windows: Windows, device: torch.device | str = 'cpu') -> Tensor:
-    """The fixed-point reciprocal of each window's divisor, int64 (rows, columns)."""
-    one = 1 << RECIPROCAL_BITS
-    rounded = [[(2 * one + d) // (2 * d) for d in row] for row in windows.divisors]
-    return torch.tensor(rounded, dtype=torch.int64, device=device)
 
 
 def _exponent(x: FixedPoint) -> int:

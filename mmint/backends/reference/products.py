@@ -14,6 +14,7 @@ from ...numerics import FixedPoint, NonFiniteError, RandomBits
 from ...numerics.float32 import NOT_FINITE, fields, split_sign
 from ...numerics.integers import shift_right_even
 from ..geometry import Geometry
+from ..host.checks import check_matrices
 from .mapping import dequantize, quantize_at
 
 
@@ -77,17 +78,6 @@ def matmul(
     check_matrices(a, b)
     _check_sum(a.mantissa.shape[-1], a, b)
     return _finish(_wide(a) @ _wide(b), _sum_exponent(a, b), bias, random, channel_dim=-1)
-
-
-def check_matrices(a: FixedPoint, b: FixedPoint) -> None:
-    """Raises ValueError if ``a`` (..., M, K) and ``b`` do not go together in `matmul`."""
-    *batch, _, k = a.mantissa.shape
-    if b.mantissa.shape[:-1] != (*batch, k):
-        wanted = ', '.join(map(str, (*batch, k, 'N')))
-        raise ValueError(
-            f'matrices of shapes {tuple(a.mantissa.shape)} and {tuple(b.mantissa.shape)} were '
-            f'given, a second one of shape ({wanted}) is accepted: reshape it'
-        )
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
