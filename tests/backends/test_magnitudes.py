@@ -163,7 +163,7 @@ def test_a_network_knows_its_maxima_and_computes_the_same(mappings, monkeypatch)
     grads = [known for role, known in mappings if role == 'GRADIENT']
     assert inputs == [False, True, True, True, True, True]  # not the image
     assert grads == [False, True, True, True, True, True]  # not what the loss hands back
-    for kernels in (cpu.addition, cpu.exact, cpu.products):
+    for kernels in (cpu.addition, cpu.activation, cpu.max_pooling, cpu.products):
         monkeypatch.setattr(kernels, 'remember_magnitude', lambda x, top: None)
     mappings.clear()
     without = gradients(model, x)

@@ -124,7 +124,7 @@ def test_a_kernel_is_compiled_once(cache, compiles):
     first = compiler.cubin(SOURCES / 'sgd.cu', 'sm_80')
     assert first == compiler.cubin(SOURCES / 'sgd.cu', 'sm_80') == b'sgd.cu sm_80'
     compiler.cubin(SOURCES / 'sgd.cu', 'sm_90a')
-    compiler.cubin(SOURCES / 'exact.cu', 'sm_80')
+    compiler.cubin(SOURCES / 'activation.cu', 'sm_80')
     assert len(compiles) == 3
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert all(stat.S_IMODE(entry.stat().st_mode) == 0o600 for entry in cache.iterdir())

@@ -10,15 +10,15 @@ from comparison import BITS, Comparison, assert_same, mantissas
 from simt import Emulator
 
 from mmint.backends import Geometry, NonFiniteError, cuda, reference
-from mmint.backends.cuda import finite, products
-from mmint.backends.cuda.launcher import SOURCES, use_launcher
+from mmint.backends.cuda import depthwise, finite, products, schedule
+from mmint.backends.cuda.launcher import SOURCES, launcher, use_launcher
 from mmint.backends.magnitudes import known_magnitude
 from mmint.numerics import FixedPoint
 
 CPU = torch.device('cpu')
 check = Comparison(cuda, torch.Tensor)
 pytestmark = pytest.mark.usefixtures('emulated')
-TILES = [products.LARGE, products.SMALL, products.NARROW]
+TILES = [schedule.LARGE, schedule.SMALL, schedule.NARROW]
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def planned(monkeypatch):
     """Lets a test choose the tile, and into how many parts sums are split."""
 
     def use(tile, splits=1):
-        def plan(product, vector, most, device):
-            return (tile if vector >= tile.vector else products.NARROW), splits
+        def plan(product, vector, largest, device):
+            return (tile if vector >= tile.vector else schedule.NARROW), splits
 
-        monkeypatch.setattr(products, '_plan', plan)
+        monkeypatch.setattr(schedule, 'plan', plan)
 
     return use
 
@@ -208,7 +208,8 @@ def test_convolution_of_layers_in_every_tile(tile, splits, planned):
 @pytest.mark.parametrize('case', CASES)
 def test_convolution_as_planned(case, monkeypatch):
     """For a GPU of many multiprocessors, which small products are split for."""
-    monkeypatch.setattr(products, 'processors', lambda device: 100)
+    for module in (schedule, depthwise):
+        monkeypatch.setattr(module, 'processors', lambda device: 100)
     check_convolution(*case)
 
 
@@ -317,7 +318,7 @@ def test_longer_sums_of_every_product(sign):
 
 
 def test_products_that_are_too_large_are_refused(monkeypatch):
-    monkeypatch.setattr(products, 'INT32_MOST', 100)
+    monkeypatch.setattr(schedule, 'INT32_MOST', 100)
     with pytest.raises(ValueError, match='101 products .* up to 100 of each .* smaller batch'):
         products.matmul(mantissas((1, 101), 16), mantissas((101, 1), 16))
 
@@ -330,8 +331,8 @@ def test_old_cards_have_no_room_for_large_tiles():
         use_launcher(Emulator(architecture=architecture))
         a, b = mantissas((256, 64)), mantissas((64, 512))
         tiles = []
-        kernel = products.launcher().kernel
-        products.launcher().kernel = lambda source, name, device, kernel=kernel, tiles=tiles: (
+        kernel = launcher().kernel
+        launcher().kernel = lambda source, name, device, kernel=kernel, tiles=tiles: (
             tiles.append(name), kernel(source, name, device))[1]  # fmt: skip
         check.assert_same_with_top(products.matmul(a, b), reference.matmul(a, b))
         assert {n.split('_')[1] for n in tiles if n.startswith('kr')} == names

@@ -10,8 +10,9 @@ from ..host.arguments import words
 from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument
-from .mapping import THREADS, magnitudes_of, run
+from .mapping import magnitudes_of
 
 WEIGHED_WORDS = 5
 MAX_WEIGHING_BLOCKS = 128
@@ -33,11 +34,11 @@ def add(
     if n:
         blocks = -(-n // 64 * 8 // THREADS)
         operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
-        run(
+        launch(
             'addition.cu', 'weigh', min(MAX_WEIGHING_BLOCKS, blocks), THREADS,
             [*operands, weighed, n, bits, words(random)], device,
         )  # fmt: skip
-        run(
+        launch(
             'addition.cu', 'add', blocks, THREADS,
             [left, right, out, weighed, n, bits, words(random), finite.flag(device),
              finite.number(device)],

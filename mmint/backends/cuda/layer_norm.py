@@ -11,8 +11,9 @@ from ..host.checks import checked_count
 from ..host.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS
 from ..magnitudes import remember_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument
-from .mapping import THREADS, dequantize, quantize, run
+from .mapping import dequantize, quantize
 from .norm import COEFFICIENTS, statistics
 
 COLUMNS, PART_ROWS = 32, 256
@@ -31,12 +32,12 @@ def layer_norm(
     layer = _layer(x, mantissa, sums, weight, eps)
     if rows:
         affine = torch.empty(AFFINE_BYTES // 4 + size, dtype=torch.int32, device=device)
-        run(
+        launch(
             'layer_norm.cu', 'prepare_affine', 1, THREADS,
             [layer, flat(bias), affine, finite.flag(device), finite.number(device)], device,
         )  # fmt: skip
         name = f'layer_norm_{8 * mantissa.element_size()}'
-        run('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
+        launch('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
     remember_magnitude(out, top)
     return out, sums
 
@@ -55,10 +56,10 @@ def layer_norm_grad(
     if rows:
         width = 8 * right.element_size()
         name = f'layer_norm_grad_{width}'
-        run('layer_norm.cu', name, rows, THREADS, [layer, gradient, dx, top], device)
+        launch('layer_norm.cu', name, rows, THREADS, [layer, gradient, dx, top], device)
         blocks = -(-size // COLUMNS) * -(-rows // PART_ROWS)
         name = f'layer_weight_grad_{width}'
-        run('layer_norm.cu', name, blocks, THREADS, [layer, gradient, totals], device)
+        launch('layer_norm.cu', name, blocks, THREADS, [layer, gradient, totals], device)
     remember_magnitude(dx, top)
     dweight = dequantize(totals[0], grad.exponent + _normalised_exponent(size))
     return dx, dweight, dequantize(totals[1], grad.exponent)

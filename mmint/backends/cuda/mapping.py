@@ -9,12 +9,11 @@ from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..host.arguments import words
 from ..magnitudes import known_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument, launcher
 
-THREADS = 256
 TILE_CHANNELS, TILE_PIXELS = 32, 128
 MAX_PARTS = 1024
-MAX_BLOCKS = 2048
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -40,7 +39,7 @@ def quantize(
         blocks = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
     exponent = torch.empty((), dtype=torch.int32, device=device)
     magnitudes = magnitudes_of(x, largest)
-    run('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
+    launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
         (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
          finite.number(device), bits, images, channels, pixels, words(random)),
     ], device)  # fmt: skip
@@ -55,7 +54,7 @@ def magnitudes_of(x: Tensor, largest: int | Tensor | None) -> Tensor:
         return torch.tensor(largest, dtype=torch.int32, device=x.device)
     parts = max(1, min(MAX_PARTS, -(-x.numel() // (16 * THREADS))))
     found = torch.empty(parts, dtype=torch.int32, device=x.device)
-    run('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), found], x.device)
+    launch('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), found], x.device)
     return found
 
 
@@ -66,7 +65,7 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
     mantissa = mantissa.contiguous()
     out = torch.empty(mantissa.shape, dtype=torch.float32, device=mantissa.device)
     if mantissa.numel():
-        run(
+        launch(
             'mapping.cu', f'dequantize_{8 * mantissa.element_size()}',
             -(-mantissa.numel() // THREADS), THREADS,
             [mantissa, out, mantissa.numel(), exponent_sum(exponent)], mantissa.device,
@@ -90,25 +89,11 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
         kernel, (-(-channels // 32), parts, 1), (32, 8, 1), 0, [mantissa, sums, rows, channels],
         mantissa.device,
     )  # fmt: skip
-    run(
+    launch(
         'mapping.cu', 'channel_sum', -(-channels // THREADS), THREADS,
         [sums, out, parts, channels, exponent_sum(grad.exponent)], mantissa.device,
     )  # fmt: skip
     return out
-
-
-def run(
-    source: str,
-    name: str,
-    blocks: int,
-    threads: int,
-    arguments: list[Argument],
-    device: torch.device,
-) -> None:
-    """Launches a kernel that needs ``blocks`` blocks, or fewer that take several turns."""
-    kernel = launcher().kernel(source, name, device)
-    grid = (max(1, min(MAX_BLOCKS, blocks)), 1, 1)
-    launcher().launch(kernel, grid, (threads, 1, 1), 0, arguments, device)
 
 
 def exponent_sum(exponent: Tensor | int, addend: int = 0) -> tuple[Argument, ...]:

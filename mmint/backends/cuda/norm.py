@@ -14,8 +14,8 @@ from ..host.checks import checked_count
 from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument
-from .mapping import THREADS, run
 
 TILE_CHANNELS, TILE_PIXELS, PART_PIXELS = 32, 128, 256
 COEFFICIENTS = 4  # int64 words
@@ -37,7 +37,7 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     out = torch.zeros((2, images, channels), dtype=torch.int64, device=left.device)
     if left.numel():
         blocks = images * -(-channels // TILE_CHANNELS) * -(-pixels // PART_PIXELS)
-        run(
+        launch(
             'norm.cu', f'plane_sums_{8 * left.element_size()}', blocks, THREADS,
             [left, right, out, images, pixels, channels], left.device,
         )  # fmt: skip
@@ -168,7 +168,7 @@ def _combine(first: Tensor, second: Tensor | None, made: Tensor, per_image: bool
     first, second = _channels_last(first), None if second is None else _channels_last(second)
     images, pixels, channels = first.shape
     if out.numel():
-        run(
+        launch(
             'norm.cu', f'combine_{8 * first.element_size()}',
             images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS), THREADS,
             [(first, second, out, made, images, pixels, channels, int(per_image), top)], device,
@@ -180,7 +180,7 @@ def _combine(first: Tensor, second: Tensor | None, made: Tensor, per_image: bool
 def _each(name: str, groups: int, arguments: list[Argument], device: torch.device) -> None:
     """Launches a kernel that has a thread for each group or channel."""
     if groups:
-        run('norm.cu', name, -(-groups // THREADS), THREADS, arguments, device)
+        launch('norm.cu', name, -(-groups // THREADS), THREADS, arguments, device)
 
 
 def _coefficients(sums: Tensor, groups: int, channels: int) -> Tensor:

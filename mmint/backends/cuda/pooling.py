@@ -11,7 +11,7 @@ from ...numerics import FixedPoint
 from ..geometry import Windows
 from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from ..magnitudes import remember_magnitude
-from .mapping import run
+from .launch import launch
 
 CHANNELS, PLACES = 32, 8
 
@@ -39,7 +39,7 @@ def _average(
     top = torch.zeros((), dtype=torch.int32, device=device)
     if out.numel():
         results = out.numel() // shape[1]
-        run(
+        launch(
             'pooling.cu', f'{name}_{8 * mantissa.element_size()}',
             -(-shape[1] // CHANNELS) * -(-results // PLACES), CHANNELS * PLACES,
             [(mantissa, out, *shape[:2], -RECIPROCAL_BITS, x.exponent, top),

@@ -8,7 +8,7 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
 from ..host.arguments import words
 from . import finite
-from .mapping import THREADS, run
+from .launch import THREADS, launch
 
 PHASES = 8
 STATE_WORDS = 8
@@ -49,12 +49,12 @@ def sgd_step(
         words(random._replace(role=Role(0))),
     )  # fmt: skip
     if n <= ONE_BLOCK:
-        run('sgd.cu', 'sgd_step', 1, THREADS, [arguments, 0, PHASES - 1], device)
+        launch('sgd.cu', 'sgd_step', 1, THREADS, [arguments, 0, PHASES - 1], device)
     else:
         for phase in range(PHASES):
             if nesterov or phase not in NESTEROV_PHASES:
                 blocks = -(-n // (8 * THREADS))
-                run('sgd.cu', 'sgd_step', blocks, THREADS, [arguments, phase, phase], device)
+                launch('sgd.cu', 'sgd_step', blocks, THREADS, [arguments, phase, phase], device)
     if values.data_ptr() != param.data_ptr():
         param.detach().copy_(values)
     return FixedPoint(buffer, exponent, bits)

@@ -5,9 +5,10 @@ every step is an exact integer; all else is int64. Other backends must give the 
 """
 
 from ..errors import check
+from .activation import relu, relu_grad
 from .addition import add
-from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .mapping import dequantize, quantize
+from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,

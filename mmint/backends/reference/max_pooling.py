@@ -1,7 +1,6 @@
-"""Operations that only compare and move, with backward passes that need little memory.
+"""Max pooling, exact in float32 as it is, with one byte an output for its backward pass.
 
-They are exact in float32 as they are. What PyTorch keeps for their backward pass is large, though:
-ReLU its output, max pooling its input and an int64 for each output; here one bit and one byte.
+PyTorch keeps the input and an int64 for each output for it.
 """
 
 from __future__ import annotations
@@ -11,24 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import Pooling
-
-
-def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
-    """ReLU of float32 ``x``, and which elements are positive: element i in bit i % 8 of byte i / 8.
-
-    NaN stays NaN, as in PyTorch.
-    """
-    positive = (x > 0).flatten()
-    bits = F.pad(positive, (0, -len(positive) % 8)).view(-1, 8).to(torch.uint8)
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=x.device)
-    return torch.relu_(x) if inplace else torch.relu(x), (bits * weights).sum(1, dtype=torch.uint8)
-
-
-def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
-    """Gradient of `relu` for its input: ``grad`` where the element was positive."""
-    shifts = torch.arange(8, dtype=torch.uint8, device=grad.device)
-    kept = (positive[:, None] >> shifts & 1).flatten()[: grad.numel()].view(grad.shape)
-    return torch.where(kept.bool(), grad, 0)
 
 
 def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
