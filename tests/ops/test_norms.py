@@ -14,7 +14,7 @@ import torch.utils.checkpoint
 from torch import nn
 
 from mmint.backends import NonFiniteError, reference
-from mmint.backends.reference import norm as norm_module
+from mmint.backends.reference.norms import coefficients, layer
 from mmint.conversion import convert
 from mmint.layers import (
     IntBatchNorm,
@@ -412,7 +412,8 @@ def test_sums_stay_below_what_kernels_rely_on(bits, monkeypatch):
             largest[0] = max(largest[0], int(mantissa.abs().max()))
         return reference.dequantize(mantissa, exponent)
 
-    monkeypatch.setattr(norm_module, 'to_float32', watched)
+    for module in (coefficients, layer):
+        monkeypatch.setattr(module, 'to_float32', watched)
     for _ in range(60):
         shape = (2, 4, generator.choice([1, 9, 50]))
         x, grad = (extreme(shape, bits, generator) for _ in range(2))

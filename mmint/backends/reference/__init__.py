@@ -9,7 +9,7 @@ from .activation import relu, relu_grad
 from .addition import add
 from .mapping import dequantize, quantize
 from .max_pooling import max_pool2d, max_pool2d_grad
-from .norm import (
+from .norms import (
     batch_norm,
     batch_norm_grad,
     batch_norm_weight_grad,
