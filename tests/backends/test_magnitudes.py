@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmint.backends import NonFiniteError, cpu, reference
+from mmint.backends import NonFiniteError, cpu, reference, watched
 from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 from mmint.conversion import convert
 from mmint.numerics import RandomBits, Role, current_run
@@ -112,19 +112,20 @@ def test_a_maximum_that_is_not_finite_stops_the_mapping():
 
 
 @pytest.fixture
-def mappings(monkeypatch):
+def mappings():
     """The name of each tensor mapped, and whether its maximum was known."""
     seen = []
-    quantize = cpu.quantize
 
-    def watched(x, bits, random, largest=None):
-        known = known_magnitude(x)
-        assert known in (None, top_of(x))
-        seen.append((None if random is None else random.role.name, known is not None))
-        return quantize(x, bits, random, largest)
+    def noted(name, operation, args, kwargs):
+        if name == 'quantize':
+            x, _, random = args[:3]
+            known = known_magnitude(x)
+            assert known in (None, top_of(x))
+            seen.append((None if random is None else random.role.name, known is not None))
+        return operation(*args, **kwargs)
 
-    monkeypatch.setattr(cpu, 'quantize', watched)
-    return seen
+    with watched(noted):
+        yield seen
 
 
 class Network(nn.Module):

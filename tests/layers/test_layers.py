@@ -11,6 +11,7 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from mmint import backends
 from mmint.backends import NonFiniteError
 from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
 from mmint.numerics import RandomBits, Role, current_run
@@ -329,17 +330,17 @@ def test_evaluation_rounds_to_nearest_and_draws_nothing(case):
 
 
 @pytest.fixture
-def mappings(backend, monkeypatch):
+def mappings(backend):
     """The roles of the tensors that are mapped, in order."""
     roles = []
-    quantize = backend.quantize
 
-    def counted(x, bits, random, top):
-        roles.append(random.role)
-        return quantize(x, bits, random, top)
+    def noted(name, operation, args, kwargs):
+        if name == 'quantize':
+            roles.append(args[2].role)
+        return operation(*args, **kwargs)
 
-    monkeypatch.setattr(backend, 'quantize', counted)
-    return roles
+    with backends.watched(noted):
+        yield roles
 
 
 @pytest.mark.parametrize('case', ['conv-3x3', 'transposed-stride', 'linear'])

@@ -10,7 +10,7 @@ from .kernels import ready
 
 
 def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.relu`."""
+    """As `Backend.relu`."""
     source = x.contiguous()
     out = x if inplace else torch.empty_like(source)
     target = out if out.is_contiguous() else source
@@ -26,7 +26,7 @@ def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
 
 
 def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
-    """As `mmint.backends.reference.relu_grad`."""
+    """As `Backend.relu_grad`."""
     grad = grad.contiguous()
     out = torch.empty_like(grad)
     top = ready().relu_grad(

@@ -16,7 +16,7 @@ from .operands import check_finite
 def add(
     x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
 ) -> Tensor:
-    """As `mmint.backends.reference.add`."""
+    """As `Backend.add`."""
     check_operands(x, y)
     known = [-1 if m is None else int(m) for m in (known_magnitude(x), known_magnitude(y))]
     left, right = x.detach().contiguous(), y.detach().contiguous()

@@ -17,7 +17,7 @@ from .operands import check_finite, planar_pair
 def layer_norm(
     x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm`."""
+    """As `Backend.layer_norm`."""
     mantissa = x.mantissa.contiguous()
     rows, size = mantissa.shape
     weight = torch.ones(size) if weight is None else flat(weight)
@@ -36,7 +36,7 @@ def layer_norm(
 def layer_norm_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm_grad`."""
+    """As `Backend.layer_norm_grad`."""
     left, right, wide = planar_pair(grad, x)
     rows, size = left.shape
     weight = torch.ones(size) if weight is None else flat(weight)

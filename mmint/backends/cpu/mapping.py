@@ -15,7 +15,7 @@ from .operands import check_finite
 def quantize(
     x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
-    """As `mmint.backends.reference.quantize`; ``largest`` is looked for where none is given."""
+    """As `Backend.quantize`; ``largest`` is looked for where none is given."""
     kernels = ready()
     if largest is None:
         largest = known_magnitude(x)
@@ -36,7 +36,7 @@ def quantize(
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
-    """As `mmint.backends.reference.dequantize`."""
+    """As `Backend.dequantize`."""
     kernels = ready()
     if mantissa.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
         mantissa = mantissa.to(torch.int64)
@@ -50,7 +50,7 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
-    """As `mmint.backends.reference.channel_sum`."""
+    """As `Backend.channel_sum`."""
     mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
     out = torch.empty(channels, dtype=torch.float32)

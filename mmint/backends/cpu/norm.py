@@ -18,7 +18,7 @@ from .operands import check_finite, planar_pair, pointer, to_planar
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
-    """As `mmint.backends.reference.plane_sums`."""
+    """As `Backend.plane_sums`."""
     planar = to_planar(x.mantissa)
     out = torch.empty((2, *planar.shape[:2]), dtype=torch.int64)
     ready().plane_sums(
@@ -29,7 +29,7 @@ def plane_sums(x: FixedPoint) -> Tensor:
 
 
 def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
-    """As `mmint.backends.reference.plane_products`."""
+    """As `Backend.plane_products`."""
     left, right, wide = planar_pair(grad, x)
     out = torch.empty((2, *left.shape[:2]), dtype=torch.int64)
     ready().plane_products(
@@ -42,7 +42,7 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
 def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
-    """As `mmint.backends.reference.update_running`."""
+    """As `Backend.update_running`."""
     new = [statistic.detach().clone() for statistic in (mean, var)]
     sums = sums.contiguous()
     check_finite(ready().update_running(
@@ -56,7 +56,7 @@ def update_running(
 def frozen_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm_weight_grad`."""
+    """As `Backend.frozen_norm_weight_grad`."""
     products, mean, var = products.contiguous(), flat(mean), flat(var)
     out = torch.empty(len(var), dtype=torch.float32)
     check_finite(ready().frozen_norm_weight_grad(

@@ -17,7 +17,7 @@ from .operands import to_planar
 
 
 def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d`."""
+    """As `Backend.avg_pool2d`."""
     shape = x.mantissa.shape
     out = torch.empty((*shape[:2], *map(len, windows[:2])), dtype=torch.float32)
     return _average(ready().avg_pool2d, x, out, shape, windows)
@@ -26,7 +26,7 @@ def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
 def avg_pool2d_grad(
     grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
 ) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d_grad`."""
+    """As `Backend.avg_pool2d_grad`."""
     out = torch.empty(tuple(input_size), dtype=torch.float32)
     return _average(ready().avg_pool2d_grad, grad, out, input_size, windows)
 

@@ -25,7 +25,7 @@ def conv2d(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d`."""
+    """As `Backend.conv2d`."""
     shape = x.mantissa.shape
     filters, _, *kernel = weight.mantissa.shape
     size = geometry.output_size(shape[2:], kernel)
@@ -51,7 +51,7 @@ def conv2d_input_grad(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d_input_grad`."""
+    """As `Backend.conv2d_input_grad`."""
     out = torch.empty(tuple(input_size), dtype=torch.float32)
     g, b, wide = pair(grad, weight)
     g, b = _channels_last(g), _channels_last(b)
@@ -72,7 +72,7 @@ def conv2d_weight_grad(
     weight_size: tuple[int, int, int, int],
     geometry: Geometry,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d_weight_grad`."""
+    """As `Backend.conv2d_weight_grad`."""
     out = torch.empty(tuple(weight_size), dtype=torch.float32)
     g, a, wide = pair(grad, x)
     g, a = _channels_last(g), _channels_last(a)
@@ -86,7 +86,7 @@ def conv2d_weight_grad(
 def matmul(
     a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
 ) -> Tensor:
-    """As `mmint.backends.reference.matmul`."""
+    """As `Backend.matmul`."""
     check_matrices(a, b)
     left, right, wide = pair(a, b)
     *batch, m, k = left.shape

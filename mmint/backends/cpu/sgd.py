@@ -21,7 +21,7 @@ def sgd_step(
     nesterov: bool,
     random: RandomBits,
 ) -> FixedPoint:
-    """As `mmint.backends.reference.sgd_step`."""
+    """As `Backend.sgd_step`."""
     dtype = mantissa_dtype(bits)
     values, grad = param.detach().contiguous(), grad.detach().contiguous()
     buffer = torch.empty(param.shape, dtype=dtype)

@@ -10,7 +10,7 @@ from .launch import launch_noting
 
 
 def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.relu`."""
+    """As `Backend.relu`."""
     source = x.contiguous()
     out = source if inplace else torch.empty_like(source)
     positive = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8, device=x.device)
@@ -23,7 +23,7 @@ def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
 
 
 def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
-    """As `mmint.backends.reference.relu_grad`."""
+    """As `Backend.relu_grad`."""
     grad = grad.contiguous()
     out = torch.empty_like(grad)
     n = grad.numel()

@@ -21,10 +21,7 @@ MAX_WEIGHING_BLOCKS = 128
 def add(
     x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
 ) -> Tensor:
-    """As `mmint.backends.reference.add`, but `check` reports what is not finite.
-
-    The sum is then zeros.
-    """
+    """As `Backend.add`; where an element is not finite, the sum is zeros."""
     check_operands(x, y)
     known = known_magnitude(x), known_magnitude(y)
     left, right = x.detach().contiguous(), y.detach().contiguous()

@@ -23,7 +23,7 @@ AFFINE_BYTES = 16
 def layer_norm(
     x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm`, but `check` reports what is not finite."""
+    """As `Backend.layer_norm`."""
     mantissa = x.mantissa.contiguous()
     (rows, size), device = mantissa.shape, mantissa.device
     sums = torch.empty((2, rows), dtype=torch.int64, device=device)
@@ -45,7 +45,7 @@ def layer_norm(
 def layer_norm_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm_grad`."""
+    """As `Backend.layer_norm_grad`."""
     left, right = (m.contiguous() for m in pair(grad, x)[:2])
     (rows, size), device = right.shape, right.device
     made = torch.empty((rows, COEFFICIENTS), dtype=torch.int64, device=device)

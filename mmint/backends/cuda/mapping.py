@@ -20,10 +20,9 @@ SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 def quantize(
     x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
-    """As `mmint.backends.reference.quantize`, but `check` reports what is not finite.
+    """As `Backend.quantize`; mantissas of four dimensions are channels-last in memory.
 
-    ``largest`` is looked for where none is given. Mantissas of four dimensions are channels-last
-    in memory.
+    ``largest`` is looked for where none is given.
     """
     if largest is None:
         largest = known_magnitude(x)
@@ -59,7 +58,7 @@ def magnitudes_of(x: Tensor, largest: int | Tensor | None) -> Tensor:
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
-    """As `mmint.backends.reference.dequantize`."""
+    """As `Backend.dequantize`."""
     if mantissa.dtype not in SIGNED:
         mantissa = mantissa.to(torch.int64)
     mantissa = mantissa.contiguous()
@@ -74,7 +73,7 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
-    """As `mmint.backends.reference.channel_sum`."""
+    """As `Backend.channel_sum`."""
     mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
     out = torch.empty(channels, dtype=torch.float32, device=mantissa.device)

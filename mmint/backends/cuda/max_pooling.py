@@ -12,7 +12,7 @@ from .launch import launch_noting
 
 
 def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.max_pool2d`."""
+    """As `Backend.max_pool2d`."""
     x = x.contiguous()
     shape = pooled_size(x.shape, pooling)
     out = torch.empty(shape, dtype=torch.float32, device=x.device)
@@ -27,7 +27,7 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
 def max_pool2d_grad(
     grad: Tensor, place: Tensor, input_size: tuple[int, int, int, int], pooling: Pooling
 ) -> Tensor:
-    """As `mmint.backends.reference.max_pool2d_grad`."""
+    """As `Backend.max_pool2d_grad`."""
     grad = grad.contiguous()
     out = torch.empty(tuple(input_size), dtype=torch.float32, device=grad.device)
     sizes = planes(input_size, grad.shape, pooling)

@@ -22,12 +22,12 @@ COEFFICIENTS = 4  # int64 words
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
-    """As `mmint.backends.reference.plane_sums`."""
+    """As `Backend.plane_sums`."""
     return plane_products(x, x)
 
 
 def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
-    """As `mmint.backends.reference.plane_products`."""
+    """As `Backend.plane_products`."""
     left, right, _ = pair(grad, x)
     images, channels = left.shape[:2]
     alike = right is left
@@ -47,10 +47,7 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
 def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
-    """As `mmint.backends.reference.update_running`, but `check` reports what is not finite.
-
-    That then stays as it is.
-    """
+    """As `Backend.update_running`."""
     new = [flat(statistic) for statistic in (mean, var)]
     _each(
         'update_running', len(mean),
@@ -66,7 +63,7 @@ def update_running(
 def frozen_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm_weight_grad`."""
+    """As `Backend.frozen_norm_weight_grad`."""
     out = torch.empty(len(var), dtype=torch.float32, device=var.device)
     _each(
         'frozen_weight_grad', len(var),

@@ -17,7 +17,7 @@ CHANNELS, PLACES = 32, 8
 
 
 def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d`."""
+    """As `Backend.avg_pool2d`."""
     size = tuple(x.mantissa.shape)
     return _average('avg_pool2d', x, (*size[:2], *map(len, windows[:2])), size[2:], windows)
 
@@ -25,7 +25,7 @@ def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
 def avg_pool2d_grad(
     grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
 ) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d_grad`."""
+    """As `Backend.avg_pool2d_grad`."""
     size = tuple(input_size)
     return _average('avg_pool2d_grad', grad, size, size[2:], windows)
 

@@ -26,7 +26,7 @@ def conv2d(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d`."""
+    """As `Backend.conv2d`."""
     images, _, *size = x.mantissa.shape
     filters, channels, *taps = weight.mantissa.shape
     groups = geometry.groups
@@ -61,7 +61,7 @@ def conv2d_input_grad(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d_input_grad`."""
+    """As `Backend.conv2d_input_grad`."""
     images, all_channels, *size = input_size
     filters, channels, *taps = weight.mantissa.shape
     groups, grad_size = geometry.groups, tuple(grad.mantissa.shape[2:])
@@ -102,7 +102,7 @@ def conv2d_weight_grad(
     weight_size: tuple[int, int, int, int],
     geometry: Geometry,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d_weight_grad`."""
+    """As `Backend.conv2d_weight_grad`."""
     filters, channels, *taps = weight_size
     groups, size, grad_size = geometry.groups, x.mantissa.shape[2:], grad.mantissa.shape[2:]
     images, rows = len(x.mantissa), filters // geometry.groups
@@ -130,7 +130,7 @@ def conv2d_weight_grad(
 def matmul(
     a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
 ) -> Tensor:
-    """As `mmint.backends.reference.matmul`."""
+    """As `Backend.matmul`."""
     check_matrices(a, b)
     *batch, m, k = a.mantissa.shape
     n = b.mantissa.shape[-1]

@@ -27,10 +27,7 @@ def sgd_step(
     nesterov: bool,
     random: RandomBits,
 ) -> FixedPoint:
-    """As `mmint.backends.reference.sgd_step`, but `check` reports what is not finite.
-
-    The parameter then stays as it is.
-    """
+    """As `Backend.sgd_step`."""
     device, dtype = param.device, mantissa_dtype(bits)
     values, grad = param.detach().contiguous(), grad.detach().contiguous()
     buffer = torch.empty(param.shape, dtype=dtype, device=device)

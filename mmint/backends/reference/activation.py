@@ -11,10 +11,7 @@ from torch import Tensor
 
 
 def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
-    """ReLU of float32 ``x``, and which elements are positive: element i in bit i % 8 of byte i / 8.
-
-    NaN stays NaN, as in PyTorch.
-    """
+    """As `Backend.relu`."""
     positive = (x > 0).flatten()
     bits = F.pad(positive, (0, -len(positive) % 8)).view(-1, 8).to(torch.uint8)
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=x.device)
@@ -22,7 +19,7 @@ def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
 
 
 def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
-    """Gradient of `relu` for its input: ``grad`` where the element was positive."""
+    """As `Backend.relu_grad`."""
     shifts = torch.arange(8, dtype=torch.uint8, device=grad.device)
     kept = (positive[:, None] >> shifts & 1).flatten()[: grad.numel()].view(grad.shape)
     return torch.where(kept.bool(), grad, 0)

@@ -23,19 +23,11 @@ MAX_ALIGNMENT = 40
 def add(
     x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
 ) -> Tensor:
-    """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
+    """As `Backend.add`.
 
     The sum of mantissas is below 2**57, so exact. Where exponents differ by more than
     `MAX_ALIGNMENT` (as those of scores and of a mask of huge numbers do), an element is that of the
     higher one, or, where that is 0, of the lower one.
-
-    Args:
-        random: the name of the random bits, or None to round both to nearest.
-        inplace: whether the sum replaces ``x``.
-
-    Raises:
-        ValueError: if they are not of one shape and float32.
-        NonFiniteError: if an element is infinite or not a number.
     """
     check_operands(x, y)
     draws = (None, None)

@@ -22,20 +22,7 @@ from ...numerics.integers import shift_right_even, shift_right_stochastic
 def quantize(
     x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
-    """Linear fixed-point mapping of a float32 tensor.
-
-    Args:
-        x: float32, any shape.
-        bits: width of a mantissa, 4..16.
-        random: the name of the random bits for stochastic rounding, or None to round to nearest,
-            ties to even.
-        largest: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to
-            share an exponent, an int or an int32 tensor of one element; the largest magnitude of
-            ``x`` unless given.
-
-    Raises:
-        NonFiniteError: if an element is infinite or not a number.
-    """
+    """As `Backend.quantize`."""
     negative, magnitude = split_sign(x)
     exponent = shared_exponent(magnitude, bits, None if largest is None else int(largest))
     mantissa = _mantissa_at(magnitude, exponent, random).to(mantissa_dtype(bits))
@@ -90,10 +77,5 @@ def mantissa_at(magnitude: Tensor, exponent: int, drawn: Tensor | None) -> Tenso
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
-    """Non-linear inverse mapping: the float32 nearest to ``mantissa * 2**exponent``.
-
-    Args:
-        mantissa: any integer dtype, any shape, magnitudes below 2**62.
-        exponent: the exponent that the mantissas share.
-    """
+    """As `Backend.dequantize`."""
     return to_float32(mantissa, exponent)

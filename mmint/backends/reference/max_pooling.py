@@ -13,10 +13,7 @@ from ..geometry import Pooling
 
 
 def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
-    """Max pooling of float32 ``x`` (N, C, H, W), and where in its window each maximum lies.
-
-    The place is ``row * kernel width + column`` as uint8; of equal elements the first counts.
-    """
+    """As `Backend.max_pool2d`."""
     kernel, stride, padding, ceil_mode = pooling
     out, index = F.max_pool2d(x, kernel, stride, padding, 1, ceil_mode, return_indices=True)
     top, left = _corners(out.shape, pooling, x.device)
@@ -27,7 +24,7 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
 def max_pool2d_grad(
     grad: Tensor, place: Tensor, input_size: tuple[int, int, int, int], pooling: Pooling
 ) -> Tensor:
-    """Gradient of `max_pool2d` for its input; overlapping windows add in row-major order."""
+    """As `Backend.max_pool2d_grad`."""
     top, left = _corners(grad.shape, pooling, grad.device)
     kernel, stride, padding, ceil_mode = pooling
     place = place.to(torch.int64)

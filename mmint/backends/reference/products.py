@@ -25,11 +25,7 @@ def conv2d(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
-
-    ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random`` names
-    (None: to nearest) and added to the accumulators.
-    """
+    """As `Backend.conv2d`."""
     _check_sum(weight.mantissa[0].numel(), x, weight)
     total = F.conv2d(_wide(x), _wide(weight), None, *geometry)
     return _finish(total, _sum_exponent(x, weight), bias, random, channel_dim=1)
@@ -43,10 +39,7 @@ def conv2d_input_grad(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """Gradient of `conv2d` for its input, of shape ``input_size``, as float32.
-
-    It is also the forward pass of a transposed convolution, for which ``bias`` (C,) is there.
-    """
+    """As `Backend.conv2d_input_grad`."""
     _check_sum(weight.mantissa[:, 0].numel(), grad, weight)
     total = _backward(grad, weight, geometry, input_size=input_size)
     return _finish(total, _sum_exponent(grad, weight), bias, random, channel_dim=1)
@@ -58,7 +51,7 @@ def conv2d_weight_grad(
     weight_size: tuple[int, int, int, int],
     geometry: Geometry,
 ) -> Tensor:
-    """Gradient of `conv2d` for its weight, of shape ``weight_size``, as float32."""
+    """As `Backend.conv2d_weight_grad`."""
     total = torch.zeros(weight_size, dtype=torch.int64, device=grad.mantissa.device)
     for i in range(len(grad.mantissa)):  # image by image: the sum over a batch may pass 2**53
         one_grad = grad._replace(mantissa=grad.mantissa[i : i + 1])
@@ -71,17 +64,14 @@ def conv2d_weight_grad(
 def matmul(
     a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
 ) -> Tensor:
-    """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
-
-    Both have the same leading dimensions; ``bias`` (N,) as in `conv2d`, without leading dimensions.
-    """
+    """As `Backend.matmul`."""
     check_matrices(a, b)
     _check_sum(a.mantissa.shape[-1], a, b)
     return _finish(_wide(a) @ _wide(b), _sum_exponent(a, b), bias, random, channel_dim=-1)
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
-    """The bias gradient: the sum of ``grad`` over all dimensions but one, float32."""
+    """As `Backend.channel_sum`."""
     dims = [d for d in range(grad.mantissa.dim()) if d != channel_dim % grad.mantissa.dim()]
     total = grad.mantissa.sum(dims, dtype=torch.int64) if dims else grad.mantissa
     return dequantize(total, grad.exponent)

@@ -36,17 +36,7 @@ def sgd_step(
     nesterov: bool,
     random: RandomBits,
 ) -> FixedPoint:
-    """Updates ``param`` in place and returns the new momentum buffer.
-
-    Args:
-        param: float32, any shape; on return its values lie on a ``bits``-wide grid.
-        grad: float32, the shape of ``param``.
-        momentum_buffer: None in the first step, where the momentum is the gradient itself.
-        random: names the bits; its role is replaced by each of the update's own.
-
-    Raises:
-        NonFiniteError: if an element of ``param`` or ``grad`` is infinite or not a number.
-    """
+    """As `Backend.sgd_step`."""
 
     def draws(role: Role) -> RandomBits:
         return random._replace(role=role)

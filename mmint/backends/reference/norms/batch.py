@@ -25,16 +25,7 @@ def batch_norm(
     bias: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """Batch norm of ``x`` (N, C, ...) with the statistics of the batch, as float32.
-
-    Args:
-        sums: int64 (2, C): `plane_sums` summed over images, and over processes.
-        count: how many elements of a channel were summed.
-        weight, bias: float32 (C,), or None for 1 and 0.
-
-    Raises:
-        NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
-    """
+    """As `Backend.batch_norm`."""
     rstd = rstd_of(sums, count, x, eps)
     channels = x.mantissa.shape[1]
     scale = multiply(parameter_of(weight, 1, channels, x), rstd)
@@ -52,11 +43,7 @@ def batch_norm_grad(
     weight: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """Gradient of `batch_norm` for its input, of its shape, as float32.
-
-    Args:
-        products: int64 (2, C): `plane_products` summed over images, and over processes.
-    """
+    """As `Backend.batch_norm_grad`."""
     rstd = rstd_of(sums, count, x, eps)
     scale = multiply(parameter_of(weight, 1, x.mantissa.shape[1], x), rstd)
     p, q, r, exponent = backward_coefficients(
@@ -68,12 +55,7 @@ def batch_norm_grad(
 def batch_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, products: Tensor, count: int, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `batch_norm` for weight and bias, float32 (C,).
-
-    Args:
-        grad, x: what was summed; only their exponents count.
-        products: as for `batch_norm_grad`, but of this process's images alone.
-    """
+    """As `Backend.batch_norm_weight_grad`."""
     rstd = rstd_of(sums, count, x, eps)
     dweight = slope(sums[0], products, count, rstd)
     exponent = int(grad.exponent) + int(x.exponent)

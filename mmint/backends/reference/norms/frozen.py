@@ -29,12 +29,7 @@ def frozen_norm(
     bias: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """Batch norm of ``x`` (N, C, ...) with float32 statistics ``mean``, ``var`` (C,), as float32.
-
-    Raises:
-        NonFiniteError: if a parameter or statistic is infinite or not a number, or ``var + eps``
-            not positive.
-    """
+    """As `Backend.frozen_norm`."""
     rstd = _rstd(var, eps)
     scale = multiply(parameter_of(weight, 1, len(var), x), rstd)
     offset = add(parameter_of(bias, 0, len(var), x), -multiply(from_float(mean), scale))
@@ -45,7 +40,7 @@ def frozen_norm(
 
 
 def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    """Gradient of `frozen_norm` for its input, of the shape of ``grad``, as float32."""
+    """As `Backend.frozen_norm_grad`."""
     rstd = _rstd(var, eps)
     scale = multiply(parameter_of(weight, 1, len(var), grad), rstd).shifted(int(grad.exponent))
     exponent = shared(top_exponent(scale, SCALE_BITS))
@@ -56,12 +51,7 @@ def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: 
 def frozen_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """Gradient of `frozen_norm` for its weight, float32 (C,); the bias has `channel_sum`.
-
-    Args:
-        grad, x: what was summed; only their exponents count.
-        products: int64 (2, C): `plane_products` summed over images.
-    """
+    """As `Backend.frozen_norm_weight_grad`."""
     total = narrow(products[1], 0).shifted(int(x.exponent))
     centred = add(total, -multiply(from_float(mean), narrow(products[0], 0)))
     return to_float(multiply(centred, _rstd(var, eps)).shifted(int(grad.exponent)))

@@ -22,15 +22,7 @@ from .statistics import rstd_of, slope
 def group_norm(
     x: FixedPoint, sums: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """Group norm of ``x`` (N, C, ...) as float32.
-
-    Args:
-        sums: int64 (2, N, groups): `plane_sums` summed over the channels of each group.
-        weight, bias: float32 (C,), or None for 1 and 0.
-
-    Raises:
-        NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
-    """
+    """As `Backend.group_norm`."""
     groups, channels = sums.shape[2], x.mantissa.shape[1]
     count = group_size(x, sums)
     rstd = rstd_of(sums, count, x, eps)[..., None]
@@ -48,12 +40,9 @@ def group_norm_grad(
     weight: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `group_norm` for input, weight and bias, as float32.
+    """As `Backend.group_norm_grad`.
 
     Images add to the weight's gradient one after another, as wide numbers.
-
-    Args:
-        products: int64 (2, N, C): `plane_products`.
     """
     (images, groups), channels = sums.shape[1:], x.mantissa.shape[1]
     count, members = group_size(x, sums), channels // groups

@@ -20,18 +20,12 @@ LAYER_SHIFT_BITS = 30  # magnitude of the bias
 def layer_norm(
     x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Layer norm of the rows of ``x`` (R, D) as float32, and their sums, int64 (2, R).
+    """As `Backend.layer_norm`.
 
     The normalised elements are rounded to 15 bits below ``2**ceil(log2(D) / 2)``, the weight to 16
     bits, so that their product is below 2**30 and with the bias int32; the bias is rounded, to
     nearest, at the product's exponent or at the lowest at which it is below 2**30, if that is
     higher. Half a unit of each is what they add to the error.
-
-    Args:
-        weight, bias: float32 (D,), or None for 1 and 0.
-
-    Raises:
-        NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
     """
     rows = x.mantissa.to(torch.int64)
     sums = torch.stack([rows.sum(1), rows.square().sum(1)])
@@ -54,7 +48,7 @@ def layer_norm(
 def layer_norm_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `layer_norm` for input (R, D), weight and bias (D,), as float32.
+    """As `Backend.layer_norm_grad`.
 
     The input's is that of normalised rows for the incoming gradient times the weight, an exact
     product of ``bits + 14`` bits, so that ``p * t + q * x + r`` is below 2**(bits + 38).

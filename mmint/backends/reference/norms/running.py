@@ -13,17 +13,9 @@ from .statistics import scatter
 def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
-    """Moves float32 ``mean`` and ``var`` (C,) towards the batch's, in place, to nearest.
+    """As `Backend.update_running`.
 
-    ``new = old + momentum * (batch - old)``, with ``momentum`` as a scalar of 16 bits; the
-    variance is the unbiased one, ``V / (n * (n - 1))``.
-
-    Args:
-        x: what was summed; only its exponent counts.
-        count: at least 2.
-
-    Raises:
-        NonFiniteError: if ``mean`` or ``var`` is infinite or not a number.
+    The batch's variance is ``V / (n * (n - 1))``.
     """
     exponent, device = int(x.exponent), sums.device
     divisors = from_integers([checked_count(count, 2), count * (count - 1)], device)

@@ -13,13 +13,13 @@ from ...host.checks import checked_count
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
-    """Sums of ``x`` (N, C, ...) and of its squares over each plane: int64 (2, N, C), exact."""
+    """As `Backend.plane_sums`."""
     planes = planes_of(x)
     return torch.stack([planes.sum(2), planes.square().sum(2)])
 
 
 def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
-    """Sums of ``grad`` and of ``grad * x`` over each plane: int64 (2, N, C), exact."""
+    """As `Backend.plane_products`."""
     planes = planes_of(grad)
     return torch.stack([planes.sum(2), (planes * planes_of(x)).sum(2)])
 
