@@ -29,11 +29,6 @@ def known_magnitude(x: Tensor) -> int | Tensor | None:
 def _holder(x: Tensor) -> Tensor:
     """The tensor that ``x`` reshapes, with all of its elements, each once; or ``x`` itself."""
     base = x._base
-    reshapes = (
-        base is not None
-        and x.numel() == base.numel()
-        and x.dtype == base.dtype
-        and x.is_contiguous()
-        and base.is_contiguous()
-    )
-    return base if reshapes else x
+    if base is None or x.numel() != base.numel() or x.dtype != base.dtype:
+        return x
+    return base if x.is_contiguous() and base.is_contiguous() else x

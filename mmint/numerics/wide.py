@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ WIDTH = 31
 LOWEST = -(2**20)  # below any exponent
 
 
-class Wide(NamedTuple):
+@dataclass(frozen=True)
+class Wide:
     """Int64 tensors of one shape."""
 
     mantissa: Tensor
@@ -36,11 +38,11 @@ class Wide(NamedTuple):
     def __neg__(self) -> Wide:
         return Wide(-self.mantissa, self.exponent)
 
-    def view(self, *shape: int) -> Wide:
+    def view(self, shape: Sequence[int]) -> Wide:
         """As `torch.Tensor.view`."""
-        return Wide(self.mantissa.view(*shape), self.exponent.view(*shape))
+        return Wide(self.mantissa.view(shape), self.exponent.view(shape))
 
-    def __getitem__(self, index: object) -> Wide:
+    def __getitem__(self, index: Any) -> Wide:
         return Wide(self.mantissa[index], self.exponent[index])
 
 
@@ -75,8 +77,8 @@ def from_number(value: float, device: torch.device) -> Wide:
 @functools.lru_cache(maxsize=64)
 def number(value: float) -> tuple[int, int]:
     """`from_number` as (mantissa, exponent), for kernels."""
-    mantissa, exponent = from_number(value, torch.device('cpu'))
-    return int(mantissa), int(exponent)
+    wide = from_number(value, torch.device('cpu'))
+    return int(wide.mantissa), int(wide.exponent)
 
 
 def from_integers(values: Sequence[int], device: torch.device) -> Wide:

@@ -1,11 +1,13 @@
 """What a backend is, and how its calls are watched."""
 
+import inspect
+
 import pytest
 import torch
 
 from mmint import backends
 from mmint.backends import cpu, cuda, reference, watched
-from mmint.backends.contract import OPERATIONS
+from mmint.backends.contract import OPERATIONS, Backend
 
 CPU = torch.device('cpu')
 ABOUT_THE_KERNELS = {'available', 'level', 'levels', 'use_level'}
@@ -21,6 +23,16 @@ def test_a_backend_has_the_operations_of_the_contract_and_no_others(backend):
     functions = {name for name in backend.__all__ if callable(getattr(backend, name))}
     assert functions - OPERATIONS == (ABOUT_THE_KERNELS if backend is cpu else set())
     assert OPERATIONS <= functions
+
+
+@pytest.mark.parametrize('backend', [reference, cpu, cuda], ids=lambda b: b.name)
+def test_arguments_have_the_names_and_defaults_of_the_contract(backend):
+    """The type checker compares types; audit and callers rely on names too."""
+    for name in OPERATIONS:
+        _, *expected = inspect.signature(getattr(Backend, name)).parameters.values()
+        actual = inspect.signature(getattr(backend, name)).parameters.values()
+        named = [[(p.name, p.default) for p in parameters] for parameters in (expected, actual)]
+        assert named[0] == named[1], name
 
 
 def test_who_watches_sees_every_call_and_stands_in_for_it():

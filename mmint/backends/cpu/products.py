@@ -135,7 +135,7 @@ def _with_bias(
     random: RandomBits | None,
     dim: int,
 ) -> Tensor:
-    bias_words = NO_BIAS
+    bias_words: tuple[int, ...] = NO_BIAS
     if bias is not None:
         bias = bias.detach().contiguous()
         bias_words = bias.data_ptr(), bias.numel(), *words(random)

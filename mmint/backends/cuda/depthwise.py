@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def launch_depthwise(
     out: Tensor,
     finish: Finish,
     geometry: Geometry,
-    sizes: tuple[tuple[int, ...], tuple[int, ...], list[int]],
+    sizes: tuple[Sequence[int], Sequence[int], Sequence[int]],
 ) -> None:
     """Launches a kernel of depthwise.cu; ``sizes`` of input, output and filter."""
     device, taps = out.device, math.prod(sizes[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def launch(
     name: str,
     blocks: int,
     threads: int,
-    arguments: list[Argument],
+    arguments: Sequence[Argument],
     device: torch.device,
 ) -> None:
     """Launches a kernel that needs ``blocks`` blocks, or fewer that take several turns."""

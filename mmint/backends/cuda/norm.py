@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -174,7 +175,7 @@ def _combine(first: Tensor, second: Tensor | None, made: Tensor, per_image: bool
     return out
 
 
-def _each(name: str, groups: int, arguments: list[Argument], device: torch.device) -> None:
+def _each(name: str, groups: int, arguments: Sequence[Argument], device: torch.device) -> None:
     """Launches a kernel that has a thread for each group or channel."""
     if groups:
         launch('norm.cu', name, -(-groups // THREADS), THREADS, arguments, device)

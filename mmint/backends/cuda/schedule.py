@@ -6,6 +6,7 @@ Every product is one of a matrix A and an image B seen through windows (product.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -103,13 +104,14 @@ INT16 = Tile('16', 1, 16, 16, 256, 0, 8, 1.0)
 
 
 def axes(
-    size: tuple[int, ...], positions: tuple[int, ...], taps: list[int], geometry: Geometry
-) -> list[Axis]:
+    size: Sequence[int], positions: Sequence[int], taps: Sequence[int], geometry: Geometry
+) -> tuple[Axis, Axis]:
     """The windows of a convolution, vertical and horizontal, at so many ``positions``."""
     stride, padding, dilation, _ = geometry
-    return [
+    vertical, horizontal = (
         Axis(size[i], positions[i], stride[i], padding[i], dilation[i], taps[i]) for i in (0, 1)
-    ]
+    )
+    return vertical, horizontal
 
 
 def launch_product(

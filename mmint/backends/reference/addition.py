@@ -30,10 +30,10 @@ def add(
     higher one, or, where that is 0, of the lower one.
     """
     check_operands(x, y)
-    draws = (None, None)
+    draws: tuple[Tensor | None, Tensor | None] = (None, None)
     if random is not None:
-        drawn = random.draw(x.numel(), x.device).view(x.shape)
-        draws = drawn, 65535 - drawn
+        bits16 = random.draw(x.numel(), x.device).view(x.shape)
+        draws = bits16, 65535 - bits16
     terms = []
     for operand, drawn in zip((x, y), draws, strict=True):
         negative, magnitude = split_sign(operand)

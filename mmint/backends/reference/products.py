@@ -41,7 +41,8 @@ def conv2d_input_grad(
 ) -> Tensor:
     """As `Backend.conv2d_input_grad`."""
     _check_sum(weight.mantissa[:, 0].numel(), grad, weight)
-    total = _backward(grad, weight, geometry, input_size=input_size)
+    x = _empty(input_size, grad)
+    total = _backward(grad, x, _wide(weight), geometry, (True, False))
     return _finish(total, _sum_exponent(grad, weight), bias, random, channel_dim=1)
 
 
@@ -53,11 +54,13 @@ def conv2d_weight_grad(
 ) -> Tensor:
     """As `Backend.conv2d_weight_grad`."""
     total = torch.zeros(weight_size, dtype=torch.int64, device=grad.mantissa.device)
+    weight = _empty(weight_size, grad)
     for i in range(len(grad.mantissa)):  # image by image: the sum over a batch may pass 2**53
         one_grad = grad._replace(mantissa=grad.mantissa[i : i + 1])
         one_x = x._replace(mantissa=x.mantissa[i : i + 1])
         _check_sum(one_grad.mantissa[0, 0].numel(), grad, x)
-        total += _backward(one_grad, one_x, geometry, weight_size=weight_size).to(torch.int64)
+        sums = _backward(one_grad, _wide(one_x), weight, geometry, (False, True))
+        total += sums.to(torch.int64)
     return dequantize(total, _sum_exponent(grad, x))
 
 
@@ -93,24 +96,21 @@ def _check_sum(length: int, a: FixedPoint, b: FixedPoint) -> None:
         )
 
 
+def _empty(size: tuple[int, ...], like: FixedPoint) -> Tensor:
+    """A tensor of which PyTorch reads the size only."""
+    return torch.empty(1, dtype=torch.float64, device=like.mantissa.device).expand(size)
+
+
 def _backward(
-    grad: FixedPoint,
-    other: FixedPoint,
-    geometry: Geometry,
-    input_size: tuple[int, ...] | None = None,
-    weight_size: tuple[int, ...] | None = None,
+    grad: FixedPoint, x: Tensor, weight: Tensor, geometry: Geometry, wants: tuple[bool, bool]
 ) -> Tensor:
-    """Input gradient (``other`` is the weight) or weight gradient (``other`` is the input)."""
-    empty = torch.empty(1, dtype=torch.float64, device=grad.mantissa.device)
-    other_wide = _wide(other)
-    wants_input = input_size is not None
-    x = empty.expand(input_size) if wants_input else other_wide
-    weight = other_wide if wants_input else empty.expand(weight_size)
+    """The gradient for the input or for the weight, whichever of both ``wants`` says."""
     stride, padding, dilation, groups = geometry
-    return torch.ops.aten.convolution_backward(
+    grads = torch.ops.aten.convolution_backward(
         _wide(grad), x, weight, None, stride, padding, dilation, False, (0, 0), groups,
-        (wants_input, not wants_input, False),
-    )[0 if wants_input else 1]  # fmt: skip
+        (*wants, False),
+    )  # fmt: skip
+    return grads[wants.index(True)]
 
 
 def _finish(

@@ -76,11 +76,11 @@ def backward_coefficients(
         count * _dot(p_g, h2_g) - s1_g * _dot(p_g, h1_g)
         for p_g, s1_g, h1_g, h2_g in zip(p.tolist(), s1, h1, h2, strict=True)
     ]
-    q = divide(from_integers(covariances, device), from_integers([count * count], device)[0])
-    q = -multiply(multiply(q, rstd), rstd)
-    q = Wide(q.mantissa, q.exponent + highest).shifted(2 * int(x.exponent))
-    exponent = shared(highest, top_exponent(q, SCALE_BITS + grad.bits - x.bits))
-    p, q = to_integers(scale, exponent[:, None]), to_integers(q, exponent)
+    cov = divide(from_integers(covariances, device), from_integers([count * count], device)[0])
+    slope = -multiply(multiply(cov, rstd), rstd)
+    slope = Wide(slope.mantissa, slope.exponent + highest).shifted(2 * int(x.exponent))
+    exponent = shared(highest, top_exponent(slope, SCALE_BITS + grad.bits - x.bits))
+    p, q = to_integers(scale, exponent[:, None]), to_integers(slope, exponent)
     means = [
         divide_even(_dot(p_g, h1_g) + q_g * s1_g, count)
         for p_g, q_g, s1_g, h1_g in zip(p.tolist(), q.tolist(), s1, h1, strict=True)

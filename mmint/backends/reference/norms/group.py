@@ -26,8 +26,8 @@ def group_norm(
     groups, channels = sums.shape[2], x.mantissa.shape[1]
     count = group_size(x, sums)
     rstd = rstd_of(sums, count, x, eps)[..., None]
-    scale = multiply(parameter_of(weight, 1, channels, x).view(groups, -1), rstd)
-    offset = parameter_of(bias, 0, channels, x).view(groups, -1)
+    scale = multiply(parameter_of(weight, 1, channels, x).view((groups, -1)), rstd)
+    offset = parameter_of(bias, 0, channels, x).view((groups, -1))
     a, b, exponent = forward_coefficients(scale, offset, sums[..., None], count, x)
     return affine(x, a.flatten(1), b.flatten(1), exponent.flatten(1))
 
@@ -47,11 +47,11 @@ def group_norm_grad(
     (images, groups), channels = sums.shape[1:], x.mantissa.shape[1]
     count, members = group_size(x, sums), channels // groups
     rstd = rstd_of(sums, count, x, eps)
-    scale = multiply(parameter_of(weight, 1, channels, x).view(groups, members), rstd[..., None])
+    scale = multiply(parameter_of(weight, 1, channels, x).view((groups, members)), rstd[..., None])
     products = products.view(2, images, groups, members)
     p, q, r, exponent = backward_coefficients(
-        scale.view(images * groups, members),
-        rstd.view(images * groups),
+        scale.view((images * groups, members)),
+        rstd.view((images * groups,)),
         sums.flatten(1),
         products.flatten(1, 2),
         count,
@@ -60,7 +60,7 @@ def group_norm_grad(
     )
     groupwise = (v[:, None].expand_as(p) for v in (q, r, exponent))
     dx = bilinear(grad, x, *(v.reshape(images, channels) for v in (p, *groupwise)))
-    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).view(images, channels)
+    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).view((images, channels))
     total = products[0].sum(0).flatten()
     dweight = narrow(torch.zeros_like(total), 0)
     for i in range(images):
