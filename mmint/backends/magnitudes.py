@@ -11,19 +11,19 @@ from torch import Tensor
 from .notes import note, noted
 
 
-def remember_top(x: Tensor, top: int | Tensor) -> None:
-    """Notes that ``top == max(bits(x) & 0x7fffffff)`` (0 for an empty tensor), exactly.
+def remember_magnitude(x: Tensor, magnitude: int | Tensor) -> None:
+    """Notes the largest magnitude of ``x``: ``max(bits(x) & 0x7fffffff)``, 0 for an empty tensor.
 
     Args:
         x: float32, any shape.
-        top: an int, or on a GPU an int32 tensor of one element there, which nobody waits for.
+        magnitude: an int, or on a GPU an int32 tensor of one element there, which nobody waits for.
     """
-    note(_holder(x), 'top', top)
+    note(_holder(x), 'magnitude', magnitude)
 
 
-def known_top(x: Tensor) -> int | Tensor | None:
-    """What `remember_top` noted of ``x``, as it is now, under this or another shape."""
-    return noted(_holder(x), 'top')
+def known_magnitude(x: Tensor) -> int | Tensor | None:
+    """What `remember_magnitude` noted of ``x``, as it is now, under this or another shape."""
+    return noted(_holder(x), 'magnitude')
 
 
 def _holder(x: Tensor) -> Tensor:
