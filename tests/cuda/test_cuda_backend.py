@@ -14,7 +14,7 @@ from comparison import BITS, any_float32, mantissas
 from mmint.backends import NonFiniteError, Pooling, cuda, reference
 from mmint.backends.cuda import finite
 from mmint.backends.errors import naming
-from mmint.backends.tops import known_top, remember_top
+from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 
 CPU = torch.device('cpu')
 pytestmark = pytest.mark.usefixtures('emulated')
@@ -96,7 +96,7 @@ def test_quantize_at_a_given_maximum():
     expected = reference.quantize(x, 8, BITS, top)
     assert same_fixed_point(cuda.quantize(x, 8, BITS, top), expected)
     assert same_fixed_point(cuda.quantize(x, 8, BITS, torch.tensor(top)), expected)
-    remember_top(x, torch.tensor(top, dtype=torch.int32))
+    remember_magnitude(x, torch.tensor(top, dtype=torch.int32))
     assert same_fixed_point(cuda.quantize(x, 8, BITS), expected)
 
 
@@ -173,7 +173,9 @@ def test_channel_sum(bits):
 
 
 def knows_its_top(x):
-    return int(known_top(x)) == int((x.view(torch.int32) & 0x7FFFFFFF).max() if x.numel() else 0)
+    return int(known_magnitude(x)) == int(
+        (x.view(torch.int32) & 0x7FFFFFFF).max() if x.numel() else 0
+    )
 
 
 def special_values(shape):

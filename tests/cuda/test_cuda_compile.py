@@ -324,7 +324,7 @@ def test_tensors_on_different_devices():
     use_launcher(Emulator())
     try:
         with pytest.raises(ValueError, match='tensors on cpu and on meta'):
-            quantize(x, 8, None, top=torch.zeros((), dtype=torch.int32, device='meta'))
+            quantize(x, 8, None, largest=torch.zeros((), dtype=torch.int32, device='meta'))
     finally:
         use_launcher(None)
         finite.forget(x.device)

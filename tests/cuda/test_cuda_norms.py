@@ -31,7 +31,7 @@ from comparison import (
 
 from mmint.backends import VARIABLE, NonFiniteError, Windows, cuda, reference
 from mmint.backends.cuda import finite, norm
-from mmint.backends.tops import remember_top
+from mmint.backends.magnitudes import remember_magnitude
 from mmint.numerics import Role, Site
 from mmint.ops.function import map_planes
 from mmint.ops.mapper import Mapper
@@ -114,8 +114,8 @@ def test_addition_asks_for_maxima_that_are_known(check):
     x, y = torch.randn(100), torch.randn(100)
     expected = reference.add(x, y, 8, BITS)
     x, y = (moved(z, check.device) for z in (x, y))
-    remember_top(x, int(pattern(x.abs()).max()))
-    remember_top(y, pattern(y.abs()).max().to(check.device))
+    remember_magnitude(x, int(pattern(x.abs()).max()))
+    remember_magnitude(y, pattern(y.abs()).max().to(check.device))
     assert_same(cuda.add(x, y, 8, BITS), expected)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmint.backends import Pooling, cpu, reference
-from mmint.backends.tops import known_top
+from mmint.backends.magnitudes import known_magnitude
 from mmint.conversion import convert
 
 
@@ -30,7 +30,7 @@ def same(a, b):
 def noted(x):
     """Whether the largest magnitude (NaN above all) was noted exactly."""
     magnitudes = x.contiguous().view(torch.int32) & 0x7FFFFFFF
-    return known_top(x) == (int(magnitudes.max()) if x.numel() else 0)
+    return known_magnitude(x) == (int(magnitudes.max()) if x.numel() else 0)
 
 
 @pytest.mark.parametrize('numel', [0, 1, 7, 8, 9, 1000, 70001])

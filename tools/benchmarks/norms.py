@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmint.backends.tops import known_top, remember_top
+from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 from mmint.conversion import convert
 
 from .ops import alternate, mean
@@ -83,7 +83,7 @@ def cases(quick: bool) -> list[tuple[str, Callable[[], nn.Module], tuple[int, ..
 
 def with_top(x: Tensor) -> Tensor:
     """``x``, with its largest magnitude known."""
-    remember_top(x, int((x.detach().view(torch.int32) & 0x7FFFFFFF).max()))
+    remember_magnitude(x, int((x.detach().view(torch.int32) & 0x7FFFFFFF).max()))
     return x
 
 
@@ -94,12 +94,12 @@ def compare(
     layer, integer = make(), make()
     convert(integer)
     x = with_top(torch.randn(shape))
-    top = known_top(x)
+    top = known_magnitude(x)
 
     def run(module: nn.Module) -> Tensor:
         """On a leaf of its own, which no other run has used."""
         leaf = x.detach().requires_grad_()
-        remember_top(leaf, top)
+        remember_magnitude(leaf, top)
         return module(leaf)
 
     forward = [partial(run, integer), partial(run, layer)]

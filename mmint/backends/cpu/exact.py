@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import Pooling
-from ..tops import remember_top
+from ..magnitudes import remember_magnitude
 from .kernels import ready
 
 
@@ -23,7 +23,7 @@ def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
     if target is not out:
         out.copy_(target)
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out, positive
 
 
@@ -35,7 +35,7 @@ def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
         grad.data_ptr(), out.data_ptr(), positive.data_ptr(), grad.numel(),
         torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 
@@ -50,7 +50,7 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     top = ready().max_pool2d(
         x.data_ptr(), out.data_ptr(), place.data_ptr(), *_planes(x.shape, out.shape, pooling)
     )
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out, place
 
 
@@ -63,7 +63,7 @@ def max_pool2d_grad(
     top = ready().max_pool2d_grad(
         grad.data_ptr(), out.data_ptr(), place.data_ptr(), *_planes(input_size, grad.shape, pooling)
     )
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 

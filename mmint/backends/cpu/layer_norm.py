@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..magnitudes import remember_magnitude
 from ..reference.norm import checked_count
 from ..reference.wide import number
-from ..tops import remember_top
 from .kernels import ready
 from .operands import check_finite, flat, planar_pair
 
@@ -28,7 +28,7 @@ def layer_norm(
         rows, checked_count(size, 1), mantissa.dtype == torch.int16, x.bits, int(x.exponent),
         *number(eps), torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out, sums
 
 
@@ -47,5 +47,5 @@ def layer_norm_grad(
         dweight.data_ptr(), dbias.data_ptr(), rows, checked_count(size, 1), wide, grad.bits, x.bits,
         int(grad.exponent), int(x.exponent), *number(eps), torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(dx, check_finite(top))
+    remember_magnitude(dx, check_finite(top))
     return dx, dweight, dbias

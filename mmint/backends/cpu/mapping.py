@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..tops import known_top
+from ..magnitudes import known_magnitude
 from .kernels import ready
 from .operands import check_finite, words
 
 
-def quantize(x: Tensor, bits: int, random: RandomBits | None, top: int | None = None) -> FixedPoint:
-    """As `mmint.backends.reference.quantize`; ``top`` is looked for where none is known."""
+def quantize(
+    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+) -> FixedPoint:
+    """As `mmint.backends.reference.quantize`; ``largest`` is looked for where none is given."""
     kernels = ready()
-    if top is None:
-        top = known_top(x)
+    if largest is None:
+        largest = known_magnitude(x)
     x = x.detach().contiguous()
     images, channels, pixels = 1, 1, x.numel()
     if x.dim() == 4 and bits <= 8:
@@ -26,7 +28,7 @@ def quantize(x: Tensor, bits: int, random: RandomBits | None, top: int | None = 
         mantissa = torch.empty(x.shape, dtype=mantissa_dtype(bits))
     exponent = kernels.quantize(
         x.data_ptr(), mantissa.data_ptr(), images, channels, pixels, bits,
-        -1 if top is None else top, *words(random), torch.get_num_threads(),
+        -1 if largest is None else int(largest), *words(random), torch.get_num_threads(),
     )  # fmt: skip
     check_finite(exponent)
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)

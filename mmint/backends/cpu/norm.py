@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..magnitudes import remember_magnitude
 from ..reference.norm import checked_count, group_size
 from ..reference.sgd import scalar
 from ..reference.wide import number
-from ..tops import remember_top
 from .kernels import ready
 from .operands import check_finite, flat, planar_pair, pointer, to_planar
 
@@ -154,7 +154,7 @@ def _norm(
         planar.dtype == torch.int16, x.bits, int(x.exponent), *number(eps),
         torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out
 
 
@@ -177,7 +177,7 @@ def _norm_grad(
         checked_count(count, 1), wide, grad.bits, x.bits, int(grad.exponent), int(x.exponent),
         *number(eps), torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out
 
 
@@ -218,5 +218,5 @@ def _frozen(
         planar.dtype == torch.int16, x.bits, int(x.exponent), *number(eps),
         torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out

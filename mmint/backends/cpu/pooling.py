@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
+from ..magnitudes import remember_magnitude
 from ..reference.pooling import RECIPROCAL_BITS, reciprocals
-from ..tops import remember_top
 from .kernels import ready
 from .operands import to_planar
 
@@ -45,7 +45,7 @@ def _average(
         *map(len, windows[:2]), *(array.data_ptr() for array in arrays),
         planar.dtype == torch.int16, int(x.exponent) - RECIPROCAL_BITS, torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
+from ..magnitudes import remember_magnitude
 from ..reference.products import check_matrices
-from ..tops import remember_top
 from .kernels import ready
 from .operands import NO_BITS, check_finite, pair, words
 
@@ -145,5 +145,5 @@ def _with_bias(
         shape[dim] = -1
         out.copy_(bias.view(shape))
         top = int((bias.view(torch.int32) & 0x7FFFFFFF).max())
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out

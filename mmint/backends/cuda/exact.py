@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import Pooling
-from ..tops import remember_top
+from ..magnitudes import remember_magnitude
 from .launcher import Argument
 from .mapping import THREADS, run
 
@@ -20,7 +20,7 @@ def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
     top = _run('relu', x.numel(), source, out, positive, x.numel())
     if inplace:
         out = x if source is x else x.copy_(source)
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out, positive
 
 
@@ -28,7 +28,7 @@ def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
     """As `mmint.backends.reference.relu_grad`."""
     grad = grad.contiguous()
     out = torch.empty_like(grad)
-    remember_top(out, _run('relu_grad', grad.numel(), grad, positive, out, grad.numel()))
+    remember_magnitude(out, _run('relu_grad', grad.numel(), grad, positive, out, grad.numel()))
     return out
 
 
@@ -41,7 +41,7 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     out = torch.empty(shape, dtype=torch.float32, device=x.device)
     place = torch.empty(shape, dtype=torch.uint8, device=x.device)
     top = _run('max_pool2d', out.numel(), x, out, place, _planes(x.shape, shape, pooling))
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out, place
 
 
@@ -52,7 +52,7 @@ def max_pool2d_grad(
     grad = grad.contiguous()
     out = torch.empty(tuple(input_size), dtype=torch.float32, device=grad.device)
     planes = _planes(input_size, grad.shape, pooling)
-    remember_top(out, _run('max_pool2d_grad', out.numel(), grad, out, place, planes))
+    remember_magnitude(out, _run('max_pool2d_grad', out.numel(), grad, out, place, planes))
     return out
 
 

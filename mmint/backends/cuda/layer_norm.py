@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..magnitudes import remember_magnitude
 from ..reference.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS, checked_count
-from ..tops import remember_top
 from . import finite
 from .launcher import Argument
 from .mapping import THREADS, dequantize, quantize, run
@@ -35,7 +35,7 @@ def layer_norm(
         )  # fmt: skip
         name = f'layer_norm_{8 * mantissa.element_size()}'
         run('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out, sums
 
 
@@ -57,7 +57,7 @@ def layer_norm_grad(
         blocks = -(-size // COLUMNS) * -(-rows // PART_ROWS)
         name = f'layer_weight_grad_{width}'
         run('layer_norm.cu', name, blocks, THREADS, [layer, gradient, totals], device)
-    remember_top(dx, top)
+    remember_magnitude(dx, top)
     dweight = dequantize(totals[0], grad.exponent + _normalised_exponent(size))
     return dx, dweight, dequantize(totals[1], grad.exponent)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..tops import known_top
+from ..magnitudes import known_magnitude
 from . import finite
 from .launcher import Argument, launcher
 
@@ -18,15 +18,15 @@ SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, top: int | Tensor | None = None
+    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
     """As `mmint.backends.reference.quantize`, but `check` reports what is not finite.
 
-    ``top``, an int or an int32 tensor, is looked for where none is given. Mantissas of four
-    dimensions are channels-last in memory.
+    ``largest`` is looked for where none is given. Mantissas of four dimensions are channels-last
+    in memory.
     """
-    if top is None:
-        top = known_top(x)
+    if largest is None:
+        largest = known_magnitude(x)
     x = x.detach().contiguous()
     dtype, device = mantissa_dtype(bits), x.device
     images, channels, pixels = 1, 1, x.numel()
@@ -38,24 +38,24 @@ def quantize(
         name = 'quantize_images'
         blocks = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
     exponent = torch.empty((), dtype=torch.int32, device=device)
-    tops = largest(x, top)
+    magnitudes = magnitudes_of(x, largest)
     run('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
-        (x, mantissa, tops, tops.numel(), exponent, finite.flag(device), finite.number(device),
-         bits, images, channels, pixels, words(random)),
+        (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
+         finite.number(device), bits, images, channels, pixels, words(random)),
     ], device)  # fmt: skip
     return FixedPoint(mantissa, exponent, bits)
 
 
-def largest(x: Tensor, top: int | Tensor | None) -> Tensor:
-    """int32 bit patterns, whose maximum is that of ``x``: ``top`` alone where it is known."""
-    if isinstance(top, Tensor):
-        return top
-    if top is not None:
-        return torch.tensor(top, dtype=torch.int32, device=x.device)
+def magnitudes_of(x: Tensor, largest: int | Tensor | None) -> Tensor:
+    """int32 bit patterns, the highest that of the largest magnitude: ``largest`` where known."""
+    if isinstance(largest, Tensor):
+        return largest
+    if largest is not None:
+        return torch.tensor(largest, dtype=torch.int32, device=x.device)
     parts = max(1, min(MAX_PARTS, -(-x.numel() // (16 * THREADS))))
-    tops = torch.empty(parts, dtype=torch.int32, device=x.device)
-    run('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), tops], x.device)
-    return tops
+    found = torch.empty(parts, dtype=torch.int32, device=x.device)
+    run('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), found], x.device)
+    return found
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..magnitudes import remember_magnitude
 from ..reference.norm import checked_count, group_size
 from ..reference.sgd import scalar
 from ..reference.wide import number
-from ..tops import remember_top
 from . import finite
 from .launcher import Argument
 from .mapping import THREADS, run
@@ -242,7 +242,7 @@ def _combine(first: Tensor, second: Tensor | None, made: Tensor, per_image: bool
             images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS), THREADS,
             [(first, second, out, made, images, pixels, channels, int(per_image), top)], device,
         )  # fmt: skip
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
+from ..magnitudes import remember_magnitude
 from ..reference.pooling import RECIPROCAL_BITS, reciprocals
-from ..tops import remember_top
 from .mapping import run
 
 CHANNELS, PLACES = 32, 8
@@ -46,7 +46,7 @@ def _average(
              (*_tables(windows, image, device), *image, *map(len, windows[:2]))],
             device,
         )  # fmt: skip
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
+from ..magnitudes import remember_magnitude
 from ..reference.products import check_matrices
-from ..tops import remember_top
 from . import finite
 from .launcher import Argument, launcher
 from .mapping import THREADS, run, words
@@ -347,7 +347,7 @@ class _Finish:
                 'finish.cu', 'bias_alone', -(-out.numel() // (4 * THREADS)), THREADS,
                 [self.state, self.bias, out, *sizes], out.device,
             )  # fmt: skip
-        remember_top(out, self.state[TOP])
+        remember_magnitude(out, self.state[TOP])
 
 
 def _most(*bits: int) -> int:

@@ -25,7 +25,7 @@ def check(device: torch.device) -> None:
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, top: int | Tensor | None = None
+    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
     """Linear fixed-point mapping of a float32 tensor.
 
@@ -34,33 +34,33 @@ def quantize(
         bits: width of a mantissa, 4..16.
         random: the name of the random bits for stochastic rounding, or None to round to nearest,
             ties to even.
-        top: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to share
-            an exponent, an int or an int32 tensor of one element; that of the largest in ``x``
-            unless given.
+        largest: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to
+            share an exponent, an int or an int32 tensor of one element; the largest magnitude of
+            ``x`` unless given.
 
     Raises:
         NonFiniteError: if an element is infinite or not a number.
     """
     negative, magnitude = split_sign(x)
-    exponent = shared_exponent(magnitude, bits, None if top is None else int(top))
+    exponent = shared_exponent(magnitude, bits, None if largest is None else int(largest))
     mantissa = _mantissa_at(magnitude, exponent, random).to(mantissa_dtype(bits))
     mantissa = torch.where(negative, -mantissa, mantissa)
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=x.device), bits)
 
 
-def shared_exponent(magnitude: Tensor, bits: int, top: int | None = None) -> int:
+def shared_exponent(magnitude: Tensor, bits: int, largest: int | None = None) -> int:
     """The exponent at which the magnitudes (bit patterns) fit ``bits`` bits, rounded either way.
 
     Raises:
         NonFiniteError: if a magnitude is infinite or not a number.
     """
     p = bits - 1
-    if top is None:
-        top = int(magnitude.max()) if magnitude.numel() else 0
-    field, mantissa24 = fields(torch.tensor(top))
+    if largest is None:
+        largest = int(magnitude.max()) if magnitude.numel() else 0
+    field, mantissa24 = fields(torch.tensor(largest))
     if field == 255:
         raise NonFiniteError
-    if not top:
+    if not largest:
         return 0
     scale = max(int(field), 1)
     if mantissa24 > ((1 << p) - 1) << (24 - p):

@@ -117,11 +117,11 @@ def _narrow(x: Wide, bits: int, random: RandomBits) -> FixedPoint:
     p = bits - 1
     wide, exponent = x
     magnitude = wide.abs()
-    top = magnitude.max() if wide.numel() else torch.tensor(0)
-    shift = int(bit_length(top)) - p
-    if shift > 0 and top > ((1 << p) - 1) << shift:
+    largest = magnitude.max() if wide.numel() else torch.tensor(0)
+    shift = int(bit_length(largest)) - p
+    if shift > 0 and largest > ((1 << p) - 1) << shift:
         shift += 1
-    exponent = exponent + shift if top else 0
+    exponent = exponent + shift if largest else 0
     drawn = random.draw(wide.numel(), wide.device).view(wide.shape)
     rounded = shift_right_stochastic(magnitude, torch.tensor(shift), drawn)
     mantissa = (wide.sign() * rounded).to(mantissa_dtype(bits))

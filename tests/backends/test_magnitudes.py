@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmint.backends import NonFiniteError, cpu, reference
-from mmint.backends.tops import known_top, remember_top
+from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 from mmint.conversion import convert
 from mmint.numerics import RandomBits, Role, current_run
 
@@ -19,7 +19,7 @@ def top_of(x):
 
 
 def noted(x):
-    remember_top(x, top_of(x))
+    remember_magnitude(x, top_of(x))
     return x
 
 
@@ -28,9 +28,9 @@ def noted(x):
 
 def test_it_counts_for_the_tensor_and_what_reshapes_it():
     x = noted(torch.randn(4, 6))
-    assert known_top(x) == top_of(x)
-    assert known_top(x.view(2, 12)) == known_top(x.flatten()) == top_of(x)
-    assert known_top(x.detach().clone()) is None
+    assert known_magnitude(x) == top_of(x)
+    assert known_magnitude(x.view(2, 12)) == known_magnitude(x.flatten()) == top_of(x)
+    assert known_magnitude(x.detach().clone()) is None
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_it_counts_for_the_tensor_and_what_reshapes_it():
     ],
 )
 def test_it_does_not_count_for_other_views(part):
-    assert known_top(part(noted(torch.randn(4, 6)))) is None
+    assert known_magnitude(part(noted(torch.randn(4, 6)))) is None
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_a_change_makes_it_void(change):
     x = noted(torch.randn(4, 6))
     reshaped = x.view(-1)
     change(x)
-    assert known_top(x) is None and known_top(reshaped) is None
+    assert known_magnitude(x) is None and known_magnitude(reshaped) is None
 
 
 def test_a_copy_knows_nothing():
     x = noted(torch.randn(4, 6))
-    assert known_top(copy.deepcopy(x)) is None
+    assert known_magnitude(copy.deepcopy(x)) is None
 
 
 def test_inference_mode_goes_without():
     with torch.inference_mode():
-        assert known_top(noted(torch.randn(4))) is None
+        assert known_magnitude(noted(torch.randn(4))) is None
 
 
 # ---- what the mapping does with it ----
@@ -92,7 +92,7 @@ def test_a_mapping_with_a_given_maximum_is_the_reference_s(bits, shape):
 
 def test_a_mapping_believes_what_was_noted():
     x = torch.randn(100)
-    remember_top(x, top_of(torch.tensor(100.0)))
+    remember_magnitude(x, top_of(torch.tensor(100.0)))
     assert int(cpu.quantize(x, 8, None).exponent) == 0
     assert int(cpu.quantize(x.clone(), 8, None).exponent) < 0
 
@@ -103,7 +103,7 @@ def test_a_maximum_that_is_not_finite_stops_the_mapping():
         cpu.quantize(noted(x), 8, None)
     huge = cpu.quantize(torch.full((2, 2), 3e38), 8, None)
     overflow = cpu.matmul(huge, huge)
-    assert known_top(overflow) == 0x7F800000
+    assert known_magnitude(overflow) == 0x7F800000
     with pytest.raises(NonFiniteError):
         cpu.quantize(overflow, 8, None)
 
@@ -117,11 +117,11 @@ def mappings(monkeypatch):
     seen = []
     quantize = cpu.quantize
 
-    def watched(x, bits, random, top=None):
-        known = known_top(x)
+    def watched(x, bits, random, largest=None):
+        known = known_magnitude(x)
         assert known in (None, top_of(x))
         seen.append((None if random is None else random.role.name, known is not None))
-        return quantize(x, bits, random, top)
+        return quantize(x, bits, random, largest)
 
     monkeypatch.setattr(cpu, 'quantize', watched)
     return seen
@@ -164,7 +164,7 @@ def test_a_network_knows_its_maxima_and_computes_the_same(mappings, monkeypatch)
     assert inputs == [False, True, True, True, True, True]  # not the image
     assert grads == [False, True, True, True, True, True]  # not what the loss hands back
     for kernels in (cpu.addition, cpu.exact, cpu.products):
-        monkeypatch.setattr(kernels, 'remember_top', lambda x, top: None)
+        monkeypatch.setattr(kernels, 'remember_magnitude', lambda x, top: None)
     mappings.clear()
     without = gradients(model, x)
     assert not any(known for _, known in mappings)
