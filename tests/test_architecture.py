@@ -12,7 +12,7 @@ LEVELS = (
     ('numerics',),
     ('backends',),
     ('ops',),
-    ('layers', 'optim'),
+    ('conventions', 'layers', 'optim'),
     ('analysis', 'conversion', 'parallel'),
     ('openmmlab',),
 )
