@@ -31,7 +31,7 @@ from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
 
 name = 'cuda'
-planes_last = True  # for `mmint.ops.function.map_planes`
+planes_last = True
 
 __all__ = [
     'add',

@@ -35,7 +35,7 @@ from .products import (
 from .sgd import sgd_step
 
 name = 'reference'
-planes_last = False  # for `mmint.ops.function.map_planes`
+planes_last = False
 
 __all__ = [
     'add',
