@@ -19,6 +19,8 @@ def test_a_build_ships_configs_and_tools_as_openmmlab_packages_do(tmp_path):
     mim = tmp_path / 'mmint' / '.mim'
     assert (mim / 'configs/_base_/int8.py').is_file() and (mim / 'tools/train.py').is_file()
     assert (mim / 'model-index.yml').is_file()
+    backends = tmp_path / 'mmint' / 'backends'
+    assert (backends / 'cuda/sgd.cu').is_file() and (backends / 'arithmetic/sgd.h').is_file()
 
 
 def test_importing_mmint_leaves_the_core_free_of_openmmlab():
