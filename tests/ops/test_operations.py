@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmint import backends
 from mmint.backends import NonFiniteError
-from mmint.conversion import FLOAT_FORWARD, convert
+from mmint.conversion import convert, keep_float
 from mmint.numerics import Role, Site, current_run
 from mmint.ops import Mapper
 from mmint.ops.addition import add
@@ -607,7 +607,8 @@ def test_a_forward_pass_that_holds_losses_stays_in_float(calls, monkeypatch):
         def loss(self, out):
             return (out + out).sum()
 
-    monkeypatch.setattr('mmint.conversion.FLOAT_FORWARD', FLOAT_FORWARD | {Model})
+    monkeypatch.setattr('mmint.conversion.registered._float_classes', set())
+    keep_float(Model)
     convert_(Model())(torch.randn(1, 4, 5, 5))
     assert calls['add'] == 1
 
