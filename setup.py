@@ -90,7 +90,7 @@ setup(
             'ftfy',
         ],
         'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
-        'dev': ['pytest', 'ruff'],
+        'dev': ['pytest', 'pytest-xdist', 'ruff'],
         'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[

@@ -30,9 +30,9 @@ def test_importing_mmint_leaves_the_core_free_of_openmmlab():
         "u.find_spec = lambda name, *a: None if name.startswith('mm') and '.' not in name "
         'and name != "mmint" else found(name, *a)\n'
         'import torch, mmint\n'
-        'from mmint.conversion import convert\nfrom mmint.optim import IntSGD\n'
-        'model = torch.nn.Sequential(torch.nn.Linear(3, 2)); convert(model)\n'
-        'model(torch.ones(1, 3)).sum().backward(); IntSGD(model.parameters(), lr=0.1).step()\n'
+        'model = torch.nn.Sequential(torch.nn.Linear(3, 2)); mmint.convert(model)\n'
+        'model(torch.ones(1, 3)).sum().backward()\n'
+        'mmint.IntSGD(model.parameters(), lr=0.1).step()\n'
     )
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
