@@ -22,7 +22,8 @@ from .layers import (
     IntSyncBatchNorm,
 )
 from .layers.base import DEFAULT_BITS
-from .numerics import Site, check_bits
+from .numerics import check_bits
+from .ops.run import Site
 from .ops.scope import ForwardScope
 
 # Only these very classes are converted: a subclass may compute something else. A class whose

@@ -8,8 +8,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..numerics import Role, current_run
+from ..numerics import Role
 from ..ops import Mapper, Running, batch_norm, frozen_norm, group_norm, layer_norm
+from ..ops.run import current_run
 from .base import IntLayer
 
 

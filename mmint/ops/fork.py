@@ -59,6 +59,6 @@ class _Fork(torch.autograd.Function):
         if grad is None or others is None:
             return others if grad is None else grad, None, None
         mapper = ctx.mapper
-        random = mapper.site.random_bits(ctx.role, mapper.call)
+        random = mapper.site.random_bits(ctx.role, mapper.call, mapper.moment)
         with naming(lambda: mapper.not_finite(Role.GRADIENT)):
             return mapper.backend(grad).add(grad, others, SUM_BITS, random), None, None

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from ..backends import NonFiniteError
 from ..backends.errors import naming
 from ..backends.magnitudes import known_magnitude as known_top
-from ..numerics import FixedPoint, Role, current_run
+from ..numerics import FixedPoint, Role
 from .fork import use
 from .function import map_planes
 from .mapper import Mapper
@@ -295,8 +295,8 @@ def _naming_not_finite(mapper: Mapper, **tensors: Tensor | None) -> AbstractCont
                 return mapper.not_finite(role)
         return NonFiniteError(
             f'{mapper.site.name} has {" and ".join(tensors)} with infinite, NaN or negative values '
-            f'in iteration {current_run.iteration}, finite ones and variances from 0 are accepted: '
-            'check the checkpoint, then the images and the learning rate'
+            f'in iteration {mapper.moment.iteration}, finite ones and variances from 0 are '
+            'accepted: check the checkpoint, then the images and the learning rate'
         )
 
     return naming(error)

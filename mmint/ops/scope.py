@@ -18,8 +18,9 @@ from typing import Any
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..numerics import Role, Site, check_bits, current_run
+from ..numerics import Role, check_bits
 from .mapper import Mapper
+from .run import Site, current_run
 from .stock_functions import INTEGER
 
 

@@ -14,8 +14,9 @@ from torch import nn
 from mmint import backends
 from mmint.backends import NonFiniteError
 from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
-from mmint.numerics import RandomBits, Role, current_run
+from mmint.numerics import RandomBits, Role
 from mmint.ops.checkpoint import make_checkpoint_replay
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 

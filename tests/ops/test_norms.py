@@ -25,9 +25,10 @@ from mmint.layers import (
     IntLayerNorm2d,
     IntSyncBatchNorm,
 )
-from mmint.numerics import FixedPoint, RandomBits, Role, current_run, wide
+from mmint.numerics import FixedPoint, RandomBits, Role, wide
 from mmint.numerics.wide import Wide
 from mmint.ops.checkpoint import make_checkpoint_replay
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('fresh_run')
 

@@ -20,13 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmint import backends
 from mmint.backends import NonFiniteError
 from mmint.conversion import FLOAT_FORWARD, convert
-from mmint.numerics import Role, Site, current_run
+from mmint.numerics import Role
 from mmint.ops import Mapper
 from mmint.ops.addition import add
 from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.fork import use
 from mmint.ops.function import SUM_BITS
 from mmint.ops.matmul import attention, matmul
+from mmint.ops.run import Moment, Site, current_run
 from mmint.ops.scope import current_scope
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
@@ -196,7 +197,7 @@ def test_gradients_are_a_chain_of_integer_sums(backend):
     roles = Role.GRADIENT_SUM, Role.OTHER_GRADIENT_SUM
 
     def added(a, b, role, call):
-        random = Site('block', 5).random_bits(role, call)
+        random = Site('block', 5).random_bits(role, call, Moment(0, 0, 0))
         return backend.add(a, b, SUM_BITS, random)
 
     def leaf():
