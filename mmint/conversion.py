@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from . import conventions  # noqa: F401
 from .layers import (
     CompactMaxPool2d,
     CompactReLU,

@@ -1,5 +1,6 @@
 """Differentiable operations in integer arithmetic: forward, input gradient, weight gradient."""
 
+from . import stock  # noqa: F401
 from .conv import conv2d, conv_transpose2d
 from .linear import linear
 from .mapper import Mapper

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
-from ..backends.errors import naming
-from ..backends.magnitudes import known_magnitude as known_top
-from ..backends.magnitudes import remember_magnitude as remember_top
+from ..backends.magnitudes import known_magnitude, remember_magnitude
+from ..backends.notes import note, noted
 from ..numerics import Role
-from .function import SUM_BITS
+from .derivative import first_derivative
 from .mapper import Mapper
 
 
@@ -32,18 +31,18 @@ def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
     """
     if not (torch.is_grad_enabled() and x.requires_grad) or isinstance(x, nn.Parameter):
         return x
-    version, rest = getattr(x, '_mmint_rest', (None, x))
-    if version != x._version or rest.grad_fn.spent:  # the first use since it was written
+    rest = noted(x, 'rest')
+    if rest is None or rest.grad_fn.spent:  # the first use since it was written
         rest = x
     alias, rest = _Fork.apply(rest, mapper, role)
-    x._mmint_rest = x._version, rest
-    top = known_top(x)
-    if top is not None:
-        remember_top(alias, top)
+    note(x, 'rest', rest)
+    magnitude = known_magnitude(x)
+    if magnitude is not None:
+        remember_magnitude(alias, magnitude)
     return alias
 
 
-class _Fork(torch.autograd.Function):
+class _Fork(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mapper: Mapper, role: Role) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
@@ -51,14 +50,11 @@ class _Fork(torch.autograd.Function):
         return x.data, x.data  # a view would keep its base, and so itself, alive
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(
         ctx: Any, grad: Tensor | None, others: Tensor | None
     ) -> tuple[Tensor | None, None, None]:
         ctx.spent = True
         if grad is None or others is None:
             return others if grad is None else grad, None, None
-        mapper = ctx.mapper
-        random = mapper.site.random_bits(ctx.role, mapper.call, mapper.moment)
-        with naming(lambda: mapper.not_finite(Role.GRADIENT)):
-            return mapper.backend(grad).add(grad, others, SUM_BITS, random), None, None
+        return ctx.mapper.add(grad, others, ctx.role), None, None

@@ -13,6 +13,10 @@ from ..backends.errors import naming
 from ..numerics import FixedPoint, RandomBits, Role
 from .run import Moment, Site, current_run
 
+# Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
+SUM_BITS = 16
+GRADIENTS = frozenset({Role.GRADIENT, Role.GRADIENT_SUM, Role.OTHER_GRADIENT_SUM})
+
 
 @dataclass(frozen=True)
 class Mapper:
@@ -48,18 +52,28 @@ class Mapper:
         with naming(lambda: self.not_finite(role)):
             return self.backend(x).quantize(x, self.bits, self.random(role), top)
 
+    def add(self, x: Tensor, y: Tensor, role: Role, inplace: bool = False) -> Tensor:
+        """The integer sum of float32 ``x`` and ``y``, of one shape; in place, it replaces ``x``.
+
+        Raises:
+            NonFiniteError: if an element is infinite or not a number.
+        """
+        with naming(lambda: self.not_finite(role)):
+            return self.backend(x).add(x, y, SUM_BITS, self.random(role), inplace)
+
     def backend(self, x: Tensor) -> ModuleType:
         """The backend for the device of ``x``."""
         return backend_for(x.device)
 
     def random(self, role: Role) -> RandomBits | None:
         """The name of the bits that round tensor ``role``, None to round to nearest."""
-        if self.stochastic or role is Role.GRADIENT:
+        if self.stochastic or role in GRADIENTS:
             return self.site.random_bits(role, self.call, self.moment)
         return None
 
     def not_finite(self, role: Role) -> NonFiniteError:
         """The error for an infinity or NaN in tensor ``role``."""
+        role = Role.GRADIENT if role in GRADIENTS else role
         return NonFiniteError(
             f'{self.site.name} was given {_article(role)} with infinite or NaN values in iteration '
             f'{self.moment.iteration}, finite ones are accepted: check the images and annotations '

@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..numerics import Role, check_bits
 from .mapper import Mapper
+from .registry import integer_version
 from .run import Site, current_run
-from .stock_functions import INTEGER
 
 
 class ForwardScope:
@@ -83,6 +83,6 @@ class _IntegerOperations(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         scope = current_scope()
-        integer = None if scope is None or scope.bits is None else INTEGER.get(func)
+        integer = None if scope is None or scope.bits is None else integer_version(func)
         out = NotImplemented if integer is None else integer(scope, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {})) if out is NotImplemented else out

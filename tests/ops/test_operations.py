@@ -25,7 +25,7 @@ from mmint.ops import Mapper
 from mmint.ops.addition import add
 from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.fork import use
-from mmint.ops.function import SUM_BITS
+from mmint.ops.mapper import SUM_BITS
 from mmint.ops.matmul import attention, matmul
 from mmint.ops.run import Moment, Site, current_run
 from mmint.ops.scope import current_scope
