@@ -8,6 +8,7 @@ from torch.nn.modules.utils import _pair
 
 from ..backends import Pooling
 from ..ops.max_pooling import max_pool2d
+from ..ops.opaque import opaque
 
 MAX_WINDOW = 256
 
@@ -15,6 +16,7 @@ MAX_WINDOW = 256
 class CompactMaxPool2d(nn.MaxPool2d):
     """`torch.nn.MaxPool2d` that keeps one byte an output for the backward pass."""
 
+    @opaque
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """See `torch.nn.MaxPool2d`."""
         kernel = _pair(self.kernel_size)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .opaque import opaque
+
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Of a `torch.autograd.Function`, a ``backward`` that nobody may differentiate.
@@ -16,6 +18,7 @@ def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
     too; else the second derivative of an integer operation would be missing without a word.
     """
 
+    @opaque
     @functools.wraps(backward)
     def checked(ctx: Any, *grads: Any) -> Any:
         if torch.is_grad_enabled():

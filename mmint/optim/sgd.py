@@ -84,6 +84,7 @@ class IntSGD(Optimizer):
         """Gives parameters the names under which errors report them."""
         self.names = {param: name for name, param in named}
 
+    @torch.compiler.disable
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Updates every parameter that has a gradient.

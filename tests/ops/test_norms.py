@@ -606,7 +606,10 @@ def test_checkpointing_draws_the_same_bits(training, reentrant, backend, monkeyp
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', stock)
     make_checkpoint_replay()
     layer, _, x, grad = build('batch 2d')
-    body = nn.Sequential(layer.train(training), nn.ReLU(), build('group')[0].train(training))
+    body = nn.Sequential(layer, nn.ReLU(), build('group')[0])
+    convert(body)
+    for part in body:
+        part.train(training)
     results = []
     for kept in (True, False):
         current_run.begin_iteration(0)
@@ -651,12 +654,17 @@ def test_frozen_batch_norm_is_unbiased(backend):
     layer, _, x, grad = build('batch 2d', bits=4)
     layer.running_var.uniform_(0.5, 2)
     layer.running_mean.normal_()
+    model = nn.Sequential(layer)
+    convert(model)
+    layer.eval()
     outs, grads = [], []
     for iteration in range(DRAWS):
         current_run.begin_iteration(iteration)
-        out, dx, *_ = run(layer.eval(), x, grad)
-        outs.append(out)
-        grads.append(dx)
+        leaf = x.clone().requires_grad_()
+        out = model(leaf)
+        out.backward(grad)
+        outs.append(out.detach())
+        grads.append(leaf.grad)
     state = {k: per_channel(v, out) for k, v in layer.double().state_dict().items() if v.dim()}
     scale = state['weight'] / (state['running_var'] + EPS).sqrt()
     outs = (torch.stack(outs).double() - state['bias']) / scale + state['running_mean']

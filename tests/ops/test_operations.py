@@ -28,7 +28,7 @@ from mmint.ops.fork import use
 from mmint.ops.mapper import SUM_BITS
 from mmint.ops.matmul import attention, matmul
 from mmint.ops.run import Moment, Site, current_run
-from mmint.ops.scope import current_scope
+from mmint.ops.scope import current_place
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
@@ -168,7 +168,7 @@ def test_an_infinite_operand_is_an_error_that_names_the_module(value):
     model[0].offset = torch.full_like(x, value)
     with pytest.raises(NonFiniteError, match='^0 was given an input .* iteration 0'):
         model(x)
-    assert current_scope() is None
+    assert current_place() is None
 
 
 def test_the_gradient_of_a_sum_is_that_of_its_operands():
@@ -616,7 +616,7 @@ def test_an_error_leaves_the_scope():
 
     with pytest.raises(KeyError):
         in_scope(fails, torch.randn(2, 5))
-    assert current_scope() is None
+    assert current_place() is None
 
 
 def test_threads_have_scopes_of_their_own(calls):
@@ -631,12 +631,12 @@ def test_threads_have_scopes_of_their_own(calls):
     x = torch.randn(2, 5)
     thread = threading.Thread(target=in_scope, args=(waits, x))
     thread.start()
-    assert entered.wait(10) and current_scope() is None
+    assert entered.wait(10) and current_place() is None
     in_scope(lambda x: x + x, x)
     left.set()
     thread.join()
     in_scope(lambda x: x + x, x)
-    assert calls['add'] == 3 and current_scope() is None
+    assert calls['add'] == 3 and current_place() is None
 
 
 def trained(model, x):
