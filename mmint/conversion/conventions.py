@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .backends.notes import note, noted
-from .ops.operands import coordinates
-from .ops.registry import Scope, integer
+from ..backends.notes import note, noted
+from ..ops.operands import coordinates
+from ..ops.registry import Scope, integer
 
 MOST_COORDINATES = 4
 
