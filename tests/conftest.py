@@ -8,7 +8,7 @@ from mmint import backends
 from mmint.backends import cpu
 from mmint.backends.cuda import finite
 from mmint.backends.cuda.launcher import use_launcher
-from mmint.numerics import current_run
+from mmint.ops.run import current_run
 
 CPU = torch.device('cpu')
 

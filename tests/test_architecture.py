@@ -12,7 +12,7 @@ LEVELS = (
     ('numerics',),
     ('backends',),
     ('ops',),
-    ('conventions', 'layers', 'optim'),
+    ('layers', 'optim'),
     ('analysis', 'conversion', 'parallel'),
     ('openmmlab',),
 )

@@ -9,8 +9,10 @@ from torch import nn
 
 from ..layers import IntLayer
 from ..layers.base import DEFAULT_BITS
-from ..numerics import Site, check_bits
+from ..numerics import check_bits
+from ..ops.run import Site
 from ..ops.scope import ForwardScope
+from . import conventions  # noqa: F401
 from .registered import integer_class, integer_classes, stays_float
 from .report import CLASS_KEPT, Converted
 

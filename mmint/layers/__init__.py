@@ -2,8 +2,8 @@
 
 from .base import IntLayer
 from .conv import IntConv2d, IntConvTranspose2d
-from .exact import CompactMaxPool2d, CompactReLU
 from .linear import IntLinear
+from .max_pooling import CompactMaxPool2d
 from .norm import (
     IntBatchNorm,
     IntBatchNorm1d,
@@ -13,6 +13,7 @@ from .norm import (
     IntLayerNorm2d,
     IntSyncBatchNorm,
 )
+from .relu import CompactReLU
 
 __all__ = [
     'CompactMaxPool2d',

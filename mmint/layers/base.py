@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..numerics import FixedPoint, Role, Site, check_bits, current_run
+from ..numerics import FixedPoint, Role, check_bits
 from ..ops import Mapper
+from ..ops.run import Site, current_run
 
 DEFAULT_BITS = 8
 
@@ -62,7 +63,7 @@ class IntLayer(nn.Module):
                 weight._version,
                 weight.data_ptr(),
                 weight.device,
-                (run.seed, run.rank, run.iteration),
+                run.moment(),
                 self.bits,
             )
             if self._mapped is not None and self._mapped[0] == state:

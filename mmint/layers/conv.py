@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..backends import Geometry
 from ..ops import conv2d, conv_transpose2d
+from ..ops.opaque import opaque
 from .base import IntLayer
 
 
@@ -17,6 +18,7 @@ class IntConv2d(IntLayer, nn.Conv2d):
     are float32, (N, C, H, W) or (C, H, W).
     """
 
+    @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.Conv2d`."""
         self.check_input(x, (3, 4), -3, self.in_channels)
@@ -34,6 +36,7 @@ class IntConv2d(IntLayer, nn.Conv2d):
 class IntConvTranspose2d(IntLayer, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` in integer arithmetic, as `IntConv2d`."""
 
+    @opaque
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """See `torch.nn.ConvTranspose2d`."""
         self.check_input(x, (3, 4), -3, self.in_channels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..ops import linear
+from ..ops.opaque import opaque
 from .base import IntLayer
 
 
@@ -15,6 +16,7 @@ class IntLinear(IntLayer, nn.Linear):
     are float32, (..., in_features) and (..., out_features).
     """
 
+    @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.Linear`."""
         self.check_input(x, (), -1, self.in_features)

@@ -8,16 +8,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..numerics import Role, current_run
+from ..numerics import Role
 from ..ops import Mapper, Running, batch_norm, frozen_norm, group_norm, layer_norm
+from ..ops.opaque import opaque
+from ..ops.run import current_run
+from ..ops.scope import is_training
 from .base import IntLayer
 
 
 class IntNorm(IntLayer):
     """What integer norms share.
 
-    They round stochastically in training and wherever a backward pass may follow, so that a batch
-    norm frozen within a training run is unbiased too, and to nearest otherwise.
+    They round stochastically in training, and frozen within a model that trains, so that gradients
+    of the layers around them are unbiased too; to nearest otherwise.
     """
 
     eps: float
@@ -34,7 +37,7 @@ class IntNorm(IntLayer):
     def mapper(self) -> Mapper:
         """The mapper of one call of this layer."""
         call = current_run.next_call(self.site.number, Role.INPUT)
-        stochastic = self.training or current_run.gradients_enabled()
+        stochastic = self.training or (is_training() and current_run.gradients_enabled())
         return Mapper(self.site, self.bits, stochastic, call)
 
 
@@ -50,6 +53,7 @@ class IntBatchNorm(IntNorm, _BatchNorm):
 
     dims: tuple[int, ...] = ()
 
+    @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.BatchNorm2d`."""
         self.check_input(x, self.dims, 1, self.num_features)
@@ -105,6 +109,7 @@ class IntGroupNorm(IntNorm, nn.GroupNorm):
     Takes the arguments of `torch.nn.GroupNorm` and ``bits`` (4..16, 8 unless given).
     """
 
+    @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.GroupNorm`."""
         self.check_input(x, (), 1, self.num_channels)
@@ -117,6 +122,7 @@ class IntLayerNorm(IntNorm, nn.LayerNorm):
     Takes the arguments of `torch.nn.LayerNorm` and ``bits`` (4..16, 8 unless given).
     """
 
+    @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.LayerNorm`."""
         for i in range(1, len(self.normalized_shape) + 1):
@@ -129,6 +135,7 @@ class IntLayerNorm(IntNorm, nn.LayerNorm):
 class IntLayerNorm2d(IntLayerNorm):
     """Layer norm over the channels of float32 (N, C, H, W), or (N, H, W, C) where asked for."""
 
+    @opaque
     def forward(self, x: Tensor, data_format: str = 'channel_first') -> Tensor:
         """See `mmpretrain.models.utils.LayerNorm2d`."""
         if data_format == 'channel_last':

@@ -3,7 +3,6 @@
 from .fixed_point import FixedPoint, check_bits, mantissa_dtype
 from .float32 import NonFiniteError
 from .random_bits import RandomBits, Role
-from .run import Run, Site, current_run
 from .scalars import scalar
 
 __all__ = [
@@ -11,10 +10,7 @@ __all__ = [
     'NonFiniteError',
     'RandomBits',
     'Role',
-    'Run',
-    'Site',
     'check_bits',
-    'current_run',
     'mantissa_dtype',
     'scalar',
 ]

@@ -1,14 +1,17 @@
 """Differentiable operations in integer arithmetic: forward, input gradient, weight gradient."""
 
+from . import stock  # noqa: F401
 from .conv import conv2d, conv_transpose2d
 from .linear import linear
 from .mapper import Mapper
 from .norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
+from .run import begin_iteration
 
 __all__ = [
     'Mapper',
     'Running',
     'batch_norm',
+    'begin_iteration',
     'conv2d',
     'conv_transpose2d',
     'frozen_norm',

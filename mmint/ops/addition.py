@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
-from ..backends.errors import naming
-from ..backends.magnitudes import known_magnitude as known_top
+from ..backends.magnitudes import known_magnitude
 from ..numerics import Role
+from .derivative import first_derivative
 from .fork import use
-from .function import SUM_BITS, apply_noting_top
 from .mapper import Mapper
+from .noting import apply_noting_magnitude
 
 
 def add(x: Tensor, y: Tensor, mapper: Mapper, inplace: bool = False) -> Tensor:
@@ -22,23 +21,26 @@ def add(x: Tensor, y: Tensor, mapper: Mapper, inplace: bool = False) -> Tensor:
     The gradient of a sum is that of its operands, as it is.
     """
     y = use(y, mapper, Role.OTHER_GRADIENT_SUM)
-    return apply_noting_top(_Add, x if inplace else use(x, mapper), y, inplace, mapper)
+    return apply_noting_magnitude(_Add, x if inplace else use(x, mapper), y, inplace, mapper)
 
 
-class _Add(torch.autograd.Function):
+class _Add(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, inplace: bool, mapper: Mapper, tops: list[Any]
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        inplace: bool,
+        mapper: Mapper,
+        magnitudes: list[int | Tensor | None],
     ) -> Tensor:
-        random = mapper.random(Role.INPUT)
-        with naming(lambda: mapper.not_finite(Role.INPUT)):
-            out = mapper.backend(x).add(x, y, SUM_BITS, random, inplace)
+        out = mapper.add(x, y, Role.INPUT, inplace)
         if inplace:
             ctx.mark_dirty(out)
-        tops.append(known_top(out))
+        magnitudes.append(known_magnitude(out))
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         return grad, grad, None, None, None

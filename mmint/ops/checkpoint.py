@@ -14,8 +14,8 @@ from typing import Any
 
 import torch.utils.checkpoint
 
-from ..numerics import current_run
-from .scope import current_scope, entered
+from .run import current_run
+from .scope import current_place, entered
 
 
 def make_checkpoint_replay() -> None:
@@ -28,7 +28,7 @@ def make_checkpoint_replay() -> None:
     def checkpoint(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():  # then there is no second run
             return original(function, *args, **kwargs)
-        calls, scope = current_run.calls.copy(), current_scope()
+        moment, calls, place = current_run.moment(), current_run.calls.copy(), current_place()
         runs = 0
 
         def replayed(*inner: Any, **named: Any) -> Any:
@@ -37,7 +37,7 @@ def make_checkpoint_replay() -> None:
             if runs == 1:
                 with current_run.to_be_replayed():
                     return function(*inner, **named)
-            with current_run.replay(calls), entered(scope):
+            with current_run.replay(moment, calls), entered(place):
                 return function(*inner, **named)
 
         return original(replayed, *args, **kwargs)

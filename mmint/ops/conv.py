@@ -10,15 +10,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
 from ..backends import Geometry
 from ..numerics import FixedPoint, Role
+from .bias import add_bias
+from .derivative import first_derivative
 from .fork import use
-from .function import add_bias, restore, save
 from .mapper import Mapper
+from .saved import restore, save
 
 
 def conv2d(
@@ -64,7 +65,7 @@ def conv_transpose2d(
     )
 
 
-class _Conv2d(torch.autograd.Function):
+class _Conv2d(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -84,7 +85,7 @@ class _Conv2d(torch.autograd.Function):
         return add_bias(product, bias, mapper)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
@@ -101,7 +102,7 @@ class _Conv2d(torch.autograd.Function):
         )  # fmt: skip
 
 
-class _ConvTranspose2d(torch.autograd.Function):
+class _ConvTranspose2d(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -122,7 +123,7 @@ class _ConvTranspose2d(torch.autograd.Function):
         return add_bias(product, bias, mapper)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)

@@ -9,17 +9,18 @@ what they gather over several uses.
 
 from __future__ import annotations
 
+import weakref
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
-from ..backends.errors import naming
-from ..backends.magnitudes import known_magnitude as known_top
-from ..backends.magnitudes import remember_magnitude as remember_top
+from ..backends.magnitudes import known_magnitude, remember_magnitude
+from ..backends.notes import note, noted
 from ..numerics import Role
-from .function import SUM_BITS
+from .derivative import first_derivative
 from .mapper import Mapper
 
 
@@ -32,33 +33,53 @@ def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
     """
     if not (torch.is_grad_enabled() and x.requires_grad) or isinstance(x, nn.Parameter):
         return x
-    version, rest = getattr(x, '_mmint_rest', (None, x))
-    if version != x._version or rest.grad_fn.spent:  # the first use since it was written
-        rest = x
-    alias, rest = _Fork.apply(rest, mapper, role)
-    x._mmint_rest = x._version, rest
-    top = known_top(x)
-    if top is not None:
-        remember_top(alias, top)
+    chain = noted(x, 'forks')
+    if not isinstance(chain, _Chain) or chain.rest is None:  # the first use since it was written
+        chain = _Chain(x)
+        note(x, 'forks', chain)
+    alias, chain.rest = _Fork.apply(chain.rest, mapper, role, chain)
+    magnitude = known_magnitude(x)
+    if magnitude is not None:
+        remember_magnitude(alias, magnitude)
     return alias
 
 
-class _Fork(torch.autograd.Function):
+class _Chain:
+    """The splits of a tensor, which holds this: how many, and the rest that the last one left.
+
+    The rest leads to the tensor, if that is a leaf, so a backward pass lets go of it. Copies of the
+    tensor, and saved ones, have no splits.
+    """
+
+    def __init__(self, rest: Tensor | None = None) -> None:
+        self.rest, self.splits = rest, 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Chain:
+        return _Chain()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OrderedDict, ()  # which `torch.load` knows
+
+
+class _Fork(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mapper: Mapper, role: Role) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, mapper: Mapper, role: Role, chain: _Chain
+    ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        ctx.mapper, ctx.role, ctx.spent = mapper, role, False
+        chain.splits += 1
+        ctx.mapper, ctx.role = mapper, role
+        ctx.chain, ctx.place = weakref.ref(chain), chain.splits
         return x.data, x.data  # a view would keep its base, and so itself, alive
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(
         ctx: Any, grad: Tensor | None, others: Tensor | None
-    ) -> tuple[Tensor | None, None, None]:
-        ctx.spent = True
+    ) -> tuple[Tensor | None, None, None, None]:
+        chain = ctx.chain()
+        if chain is not None and chain.splits == ctx.place:
+            chain.rest = None
         if grad is None or others is None:
-            return others if grad is None else grad, None, None
-        mapper = ctx.mapper
-        random = mapper.site.random_bits(ctx.role, mapper.call)
-        with naming(lambda: mapper.not_finite(Role.GRADIENT)):
-            return mapper.backend(grad).add(grad, others, SUM_BITS, random), None, None
+            return others if grad is None else grad, None, None, None
+        return ctx.mapper.add(grad, others, ctx.role), None, None, None

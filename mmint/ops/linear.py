@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
 from ..numerics import FixedPoint, Role
+from .bias import add_bias
+from .derivative import first_derivative
 from .fork import use
-from .function import add_bias, restore, save
 from .mapper import Mapper
+from .matmul import transposed
+from .saved import restore, save
 
 
 def linear(
@@ -32,11 +34,7 @@ def linear(
     return out.view(*x.shape[:-1], len(weight))
 
 
-def _transposed(x: FixedPoint) -> FixedPoint:
-    return x._replace(mantissa=x.mantissa.t())
-
-
-class _Linear(torch.autograd.Function):
+class _Linear(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -49,11 +47,11 @@ class _Linear(torch.autograd.Function):
         mapped_x = mapper(x, Role.INPUT)
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper = mapper
-        product = partial(mapper.backend(x).matmul, mapped_x, _transposed(mapped_weight))
+        product = partial(mapper.backend(x).matmul, mapped_x, transposed(mapped_weight))
         return add_bias(product, bias, mapper)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
@@ -61,7 +59,7 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
             backend.matmul(mapped_grad, weight) if needs_x else None,
-            backend.matmul(_transposed(mapped_grad), x) if needs_weight else None,
+            backend.matmul(transposed(mapped_grad), x) if needs_weight else None,
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
             None,
             None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 
 import torch
@@ -10,7 +10,12 @@ from torch import Tensor
 
 from ..backends import NonFiniteError, backend_for
 from ..backends.errors import naming
-from ..numerics import FixedPoint, RandomBits, Role, Site, current_run
+from ..numerics import FixedPoint, RandomBits, Role
+from .run import Moment, Site, current_run
+
+# Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
+SUM_BITS = 16
+GRADIENTS = frozenset({Role.GRADIENT, Role.GRADIENT_SUM, Role.OTHER_GRADIENT_SUM})
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,14 @@ class Mapper:
         stochastic: how input, weight and bias are rounded: stochastically (training) or to nearest
             (evaluation). A gradient is always rounded stochastically.
         call: the number of this call of the layer within the iteration.
+        moment: of the forward pass, whenever the backward pass runs.
     """
 
     site: Site
     bits: int
     stochastic: bool
     call: int
+    moment: Moment = field(default_factory=current_run.moment)
 
     def __call__(self, x: Tensor, role: Role, top: int | Tensor | None = None) -> FixedPoint:
         """Maps float32 ``x`` to fixed point; ``top`` as in `Backend.quantize`.
@@ -45,21 +52,31 @@ class Mapper:
         with naming(lambda: self.not_finite(role)):
             return self.backend(x).quantize(x, self.bits, self.random(role), top)
 
+    def add(self, x: Tensor, y: Tensor, role: Role, inplace: bool = False) -> Tensor:
+        """The integer sum of float32 ``x`` and ``y``, of one shape; in place, it replaces ``x``.
+
+        Raises:
+            NonFiniteError: if an element is infinite or not a number.
+        """
+        with naming(lambda: self.not_finite(role)):
+            return self.backend(x).add(x, y, SUM_BITS, self.random(role), inplace)
+
     def backend(self, x: Tensor) -> ModuleType:
         """The backend for the device of ``x``."""
         return backend_for(x.device)
 
     def random(self, role: Role) -> RandomBits | None:
         """The name of the bits that round tensor ``role``, None to round to nearest."""
-        if self.stochastic or role is Role.GRADIENT:
-            return self.site.random_bits(role, self.call)
+        if self.stochastic or role in GRADIENTS:
+            return self.site.random_bits(role, self.call, self.moment)
         return None
 
     def not_finite(self, role: Role) -> NonFiniteError:
         """The error for an infinity or NaN in tensor ``role``."""
+        role = Role.GRADIENT if role in GRADIENTS else role
         return NonFiniteError(
             f'{self.site.name} was given {_article(role)} with infinite or NaN values in iteration '
-            f'{current_run.iteration}, finite ones are accepted: check the images and annotations '
+            f'{self.moment.iteration}, finite ones are accepted: check the images and annotations '
             'of this iteration, then the learning rate and its warm-up'
         )
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
 from ..numerics import FixedPoint, Role
+from .derivative import first_derivative
 from .fork import use
-from .function import restore, save
 from .mapper import Mapper
+from .saved import restore, save
 
 
 def matmul(a: Tensor, b: Tensor, mapper: Mapper) -> Tensor:
@@ -62,7 +63,7 @@ def attention(
     return matmul(weights, value, mappers[1]), weights
 
 
-class _Matmul(torch.autograd.Function):
+class _Matmul(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, mapper: Mapper) -> Tensor:
         mapped_a, mapped_b = mapper(a, Role.INPUT), mapper(b, Role.OTHER)
@@ -71,18 +72,19 @@ class _Matmul(torch.autograd.Function):
         return mapper.backend(a).matmul(mapped_a, mapped_b)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         a, b = restore(ctx)
         backend = ctx.mapper.backend(grad)
         mapped = ctx.mapper(grad, Role.GRADIENT)
         needs_a, needs_b = ctx.needs_input_grad[:2]
         return (
-            backend.matmul(mapped, _transposed(b)) if needs_a else None,
-            backend.matmul(_transposed(a), mapped) if needs_b else None,
+            backend.matmul(mapped, transposed(b)) if needs_a else None,
+            backend.matmul(transposed(a), mapped) if needs_b else None,
             None,
         )
 
 
-def _transposed(x: FixedPoint) -> FixedPoint:
+def transposed(x: FixedPoint) -> FixedPoint:
+    """Rows and columns exchanged."""
     return x._replace(mantissa=x.mantissa.transpose(-2, -1))

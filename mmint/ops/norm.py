@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
 from ..backends import NonFiniteError
 from ..backends.errors import naming
-from ..backends.magnitudes import known_magnitude as known_top
-from ..numerics import FixedPoint, Role, current_run
+from ..backends.magnitudes import known_magnitude
+from ..numerics import FixedPoint, Role
+from .derivative import first_derivative
 from .fork import use
-from .function import map_planes
 from .mapper import Mapper
+from .planes import map_planes
 
 
 class Running(NamedTuple):
@@ -97,7 +98,7 @@ def layer_norm(
     return _LayerNorm.apply(rows, weight, bias, eps, mapper).view(x.shape)
 
 
-class _BatchNorm(torch.autograd.Function):
+class _BatchNorm(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -132,7 +133,7 @@ class _BatchNorm(torch.autograd.Function):
             return backend.batch_norm(mapped, sums, count, weight, bias, eps)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, sums, weight) = _kept(ctx)
         backend = mapper.backend(grad)
@@ -151,7 +152,7 @@ class _BatchNorm(torch.autograd.Function):
         return dx, dweight if needs_weight else None, dbias if needs_bias else None, *[None] * 4
 
 
-class _FrozenNorm(torch.autograd.Function):
+class _FrozenNorm(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -172,7 +173,7 @@ class _FrozenNorm(torch.autograd.Function):
             return mapper.backend(x).frozen_norm(mapped, mean, var, weight, bias, eps)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, weight, mean, var) = _kept(ctx)
         backend = mapper.backend(grad)
@@ -189,7 +190,7 @@ class _FrozenNorm(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None, None
 
 
-class _GroupNorm(torch.autograd.Function):
+class _GroupNorm(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -210,7 +211,7 @@ class _GroupNorm(torch.autograd.Function):
             return backend.group_norm(mapped, sums, weight, bias, eps)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, sums, weight) = _kept(ctx)
         backend = mapper.backend(grad)
@@ -222,7 +223,7 @@ class _GroupNorm(torch.autograd.Function):
         return dx, None, dweight, dbias, None, None
 
 
-class _LayerNorm(torch.autograd.Function):
+class _LayerNorm(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -239,7 +240,7 @@ class _LayerNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, sums, weight) = _kept(ctx)
         mapped = mapper(grad, Role.GRADIENT)
@@ -267,7 +268,7 @@ def _joint_top(x: Tensor, group: dist.ProcessGroup | None) -> int | Tensor | Non
     """The largest bit pattern of a magnitude in any process's ``x``, None for this one alone."""
     if group is None:
         return None
-    top = known_top(x)
+    top = known_magnitude(x)
     if top is None:
         magnitudes = x.contiguous().view(torch.int32) & 0x7FFFFFFF
         top = magnitudes.max() if x.numel() else 0
@@ -295,8 +296,8 @@ def _naming_not_finite(mapper: Mapper, **tensors: Tensor | None) -> AbstractCont
                 return mapper.not_finite(role)
         return NonFiniteError(
             f'{mapper.site.name} has {" and ".join(tensors)} with infinite, NaN or negative values '
-            f'in iteration {current_run.iteration}, finite ones and variances from 0 are accepted: '
-            'check the checkpoint, then the images and the learning rate'
+            f'in iteration {mapper.moment.iteration}, finite ones and variances from 0 are '
+            'accepted: check the checkpoint, then the images and the learning rate'
         )
 
     return naming(error)

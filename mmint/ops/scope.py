@@ -13,14 +13,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..numerics import Role, Site, check_bits, current_run
+from ..numerics import Role, check_bits
 from .mapper import Mapper
-from .stock_functions import INTEGER
+from .registry import integer_version
+from .run import Site, current_run
 
 
 class ForwardScope:
@@ -42,9 +44,12 @@ class ForwardScope:
         own = module.__dict__.get('forward')
         self.own = own.own if isinstance(own, ForwardScope) else own
 
+    @torch.compiler.disable
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock forward pass, within this scope."""
-        with entered(self):
+        """The stock forward pass, within this scope, and not traced by `torch.compile`."""
+        outer = current_place()
+        training = self.module.training if outer is None else outer.training
+        with entered(Place(self, training)):
             if self.own is not None:
                 return self.own(*args, **kwargs)
             return type(self.module).forward(self.module, *args, **kwargs)
@@ -58,30 +63,44 @@ class ForwardScope:
 _local = threading.local()  # as PyTorch's stack of modes is
 
 
-def current_scope() -> ForwardScope | None:
-    """The scope of the innermost module that runs in this thread, if any."""
-    return getattr(_local, 'scope', None)
+class Place(NamedTuple):
+    """Where in a model we are: the innermost module's scope, and whether the outermost trains."""
+
+    scope: ForwardScope
+    training: bool
+
+
+def current_place() -> Place | None:
+    """The place of what runs in this thread, None outside of converted modules."""
+    return getattr(_local, 'place', None)
+
+
+def is_training() -> bool:
+    """Whether what runs in this thread belongs to a model that trains, frozen parts included."""
+    place = current_place()
+    return place is not None and place.training
 
 
 @contextmanager
-def entered(scope: ForwardScope | None) -> Iterator[None]:
-    """Within this context, operations belong to ``scope``."""
-    outer, _local.scope = current_scope(), scope
+def entered(place: Place | None) -> Iterator[None]:
+    """Within this context, operations belong to ``place``."""
+    outer, _local.place = current_place(), place
     try:
-        if scope is None or outer is not None:  # off, or the mode is active already
+        if place is None or outer is not None:  # off, or the mode is active already
             yield
         else:
             with _IntegerOperations():
                 yield
     finally:
-        _local.scope = outer
+        _local.place = outer
 
 
 class _IntegerOperations(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        scope = current_scope()
-        integer = None if scope is None or scope.bits is None else INTEGER.get(func)
+        place = current_place()
+        scope = None if place is None else place.scope
+        integer = None if scope is None or scope.bits is None else integer_version(func)
         out = NotImplemented if integer is None else integer(scope, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {})) if out is NotImplemented else out

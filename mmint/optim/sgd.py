@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from ..backends import NonFiniteError, backend_for
 from ..backends.errors import naming
-from ..numerics import FixedPoint, RandomBits, Role, check_bits, current_run
+from ..numerics import FixedPoint, RandomBits, Role, check_bits
+from ..ops.run import current_run
 
 DEFAULT_BITS = 16
 
@@ -26,7 +27,8 @@ class IntSGD(Optimizer):
     processes of a distributed run draw the same bits, so that their parameters stay equal.
 
     `state_dict` holds the momentum as `torch.optim.SGD` does, a float32 ``momentum_buffer``, so
-    that either resumes from the other.
+    that either resumes from the other. Besides it holds what names random bits: the number of
+    ``steps``, and the optimizer's ``number``.
 
     Args:
         params: float32 parameters, or parameter groups.
@@ -35,6 +37,10 @@ class IntSGD(Optimizer):
         weight_decay: weight decay (an L2 penalty).
         nesterov: whether the momentum is Nesterov's.
         bits: width of the mantissas, 4..16.
+
+    Attributes:
+        number: of this optimizer among those of the run, which draw different bits. Copies and
+            resumed optimizers keep it.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -54,6 +60,7 @@ class IntSGD(Optimizer):
         )
         super().__init__(params, defaults)
         self.steps = 0
+        self.number = current_run.next_optimizer()
         self.names: dict[Tensor, str] = {}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -77,6 +84,7 @@ class IntSGD(Optimizer):
         """Gives parameters the names under which errors report them."""
         self.names = {param: name for name, param in named}
 
+    @torch.compiler.disable
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Updates every parameter that has a gradient.
@@ -109,7 +117,9 @@ class IntSGD(Optimizer):
                 '.float()'
             )
         state = self.state[param]
-        random = RandomBits(current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER)
+        random = RandomBits(
+            current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER, self.number
+        )
         with naming(lambda: self._not_finite(name)):
             buffer = backend_for(param.device).sgd_step(
                 param,
@@ -135,7 +145,7 @@ class IntSGD(Optimizer):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """As `torch.optim.SGD` has it, and the number of ``steps``, which names random bits."""
+        """As `torch.optim.SGD` has it, and what names random bits: ``steps`` and ``number``."""
         state_dict = super().state_dict()
         state_dict['state'] = {
             number: {key: _to_float(buffer) for key, buffer in state.items()}
@@ -143,13 +153,13 @@ class IntSGD(Optimizer):
         }
         for group in state_dict['param_groups']:
             group['dampening'] = 0  # `torch.optim.SGD` asks for it
-        state_dict['steps'] = self.steps
-        return state_dict
+        return {**state_dict, 'steps': self.steps, 'number': self.number}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads what `state_dict` returned, here or in `torch.optim.SGD`."""
         super().load_state_dict(state_dict)
         self.steps = state_dict.get('steps', 0)
+        self.number = state_dict.get('number', self.number)
         for group in self.param_groups:
             group.setdefault('bits', self.defaults['bits'])
             for param in group['params']:
@@ -158,6 +168,10 @@ class IntSGD(Optimizer):
                     backend = backend_for(param.device)
                     mapped = backend.quantize(buffer, group['bits'], None)
                     self.state[param]['momentum_buffer'] = mapped
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = dict(steps=self.steps, number=self.number, names=self.names)
+        return {**super().__getstate__(), **own}
 
 
 def _to_float(buffer: FixedPoint) -> Tensor:

@@ -20,7 +20,7 @@ from mmint.analysis.report import ARITHMETICS, PHASES, FloatOperation, Report
 from mmint.backends import backend_for, cpu, reference
 from mmint.backends.contract import OPERATIONS
 from mmint.conversion import convert
-from mmint.numerics import current_run
+from mmint.ops.run import current_run
 from mmint.optim import IntSGD
 
 CPU = torch.device('cpu')

@@ -9,7 +9,8 @@ from torch import nn
 from mmint.backends import NonFiniteError, cpu, reference, watched
 from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 from mmint.conversion import convert
-from mmint.numerics import RandomBits, Role, current_run
+from mmint.numerics import RandomBits, Role
+from mmint.ops.run import current_run
 
 BITS = RandomBits(seed=7, rank=1, layer=3, iteration=11, role=Role.INPUT, call=2)
 

@@ -32,9 +32,10 @@ from comparison import (
 from mmint.backends import VARIABLE, NonFiniteError, Windows, cuda, reference
 from mmint.backends.cuda import finite, norm
 from mmint.backends.magnitudes import remember_magnitude
-from mmint.numerics import Role, Site
-from mmint.ops.function import map_planes
+from mmint.numerics import Role
 from mmint.ops.mapper import Mapper
+from mmint.ops.planes import map_planes
+from mmint.ops.run import Site
 
 
 @pytest.fixture(params=DEVICES)

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmint.backends import VARIABLE, backend_for, cpu, cuda
 from mmint.conversion import convert
-from mmint.numerics import current_run
+from mmint.ops.run import current_run
 from mmint.optim import IntSGD
 
 

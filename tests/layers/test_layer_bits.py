@@ -10,7 +10,8 @@ from layer_cases import build, mapped, run, unit
 from torch import nn
 
 from mmint import backends
-from mmint.numerics import Role, current_run
+from mmint.numerics import Role
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 

@@ -7,8 +7,8 @@ from layer_cases import build
 from torch import nn
 
 from mmint.layers import IntConv2d, IntConvTranspose2d
-from mmint.numerics import current_run
 from mmint.ops.checkpoint import make_checkpoint_replay
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 

@@ -9,7 +9,7 @@ from layer_cases import build, run
 
 from mmint.backends import NonFiniteError
 from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
-from mmint.numerics import current_run
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 

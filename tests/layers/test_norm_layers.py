@@ -13,6 +13,7 @@ from comparison import EPS
 from torch import nn
 
 from mmint.backends import NonFiniteError, reference
+from mmint.conversion import convert
 from mmint.layers import (
     IntBatchNorm,
     IntBatchNorm1d,
@@ -22,8 +23,8 @@ from mmint.layers import (
     IntLayerNorm2d,
     IntSyncBatchNorm,
 )
-from mmint.numerics import current_run
 from mmint.ops.checkpoint import make_checkpoint_replay
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('fresh_run')
 
@@ -155,7 +156,10 @@ def test_checkpointing_draws_the_same_bits(training, reentrant, backend, monkeyp
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', stock)
     make_checkpoint_replay()
     layer, _, x, grad = build('batch 2d')
-    body = nn.Sequential(layer.train(training), nn.ReLU(), build('group')[0].train(training))
+    body = nn.Sequential(layer, nn.ReLU(), build('group')[0])
+    convert(body)
+    for part in body:
+        part.train(training)
     results = []
     for kept in (True, False):
         current_run.begin_iteration(0)
@@ -199,12 +203,17 @@ def test_frozen_batch_norm_is_unbiased(backend):
     layer, _, x, grad = build('batch 2d', bits=4)
     layer.running_var.uniform_(0.5, 2)
     layer.running_mean.normal_()
+    model = nn.Sequential(layer)
+    convert(model)
+    layer.eval()
     outs, grads = [], []
     for iteration in range(DRAWS):
         current_run.begin_iteration(iteration)
-        out, dx, *_ = run(layer.eval(), x, grad)
-        outs.append(out)
-        grads.append(dx)
+        leaf = x.clone().requires_grad_()
+        out = model(leaf)
+        out.backward(grad)
+        outs.append(out.detach())
+        grads.append(leaf.grad)
     shape = (-1, *[1] * (x.dim() - 2))
     state = {k: v.view(shape) for k, v in layer.double().state_dict().items() if v.dim()}
     scale = state['weight'] / (state['running_var'] + EPS).sqrt()

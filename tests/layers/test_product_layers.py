@@ -9,7 +9,8 @@ import torch.utils.checkpoint
 from layer_cases import CASES, build, cases, conv, linear, mapped, products, run, transposed, unit
 
 from mmint.layers import IntConv2d, IntLinear
-from mmint.numerics import RandomBits, Role, current_run
+from mmint.numerics import RandomBits, Role
+from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 

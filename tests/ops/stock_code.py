@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmint import backends
 from mmint.conversion import convert
-from mmint.numerics import Site, current_run
 from mmint.ops import Mapper
+from mmint.ops.run import Site, current_run
 
 SIGMAS = 5  # of a mean's distance from the expectation: one in 1.7 million by chance
 

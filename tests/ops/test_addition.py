@@ -12,7 +12,7 @@ from torch import nn
 
 from mmint.backends import NonFiniteError
 from mmint.ops.addition import add
-from mmint.ops.scope import current_scope
+from mmint.ops.scope import current_place
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
@@ -110,7 +110,7 @@ def test_an_infinite_operand_is_an_error_that_names_the_module(value):
     model[0].offset = torch.full_like(x, value)
     with pytest.raises(NonFiniteError, match='^0 was given an input .* iteration 0'):
         model(x)
-    assert current_scope() is None
+    assert current_place() is None
 
 
 def test_the_gradient_of_a_sum_is_that_of_its_operands():

@@ -9,9 +9,10 @@ import torch.utils.checkpoint
 from stock_code import Attention, Residual, assert_same, convert_, mapper
 from torch import nn
 
-from mmint.numerics import Role, Site
+from mmint.numerics import Role
 from mmint.ops.fork import use
-from mmint.ops.function import SUM_BITS
+from mmint.ops.mapper import SUM_BITS
+from mmint.ops.run import Moment, Site
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
@@ -31,7 +32,7 @@ def test_gradients_are_a_chain_of_integer_sums(backend):
     roles = Role.GRADIENT_SUM, Role.OTHER_GRADIENT_SUM
 
     def added(a, b, role, call):
-        random = Site('block', 5).random_bits(role, call)
+        random = Site('block', 5).random_bits(role, call, Moment(0, 0, 0))
         return backend.add(a, b, SUM_BITS, random)
 
     def leaf():

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmint.conversion import convert, keep_float
 from mmint.ops.checkpoint import make_checkpoint_replay
-from mmint.ops.scope import current_scope
+from mmint.ops.scope import current_place
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
@@ -91,7 +91,7 @@ def test_an_error_leaves_the_scope():
 
     with pytest.raises(KeyError):
         in_scope(fails, torch.randn(2, 5))
-    assert current_scope() is None
+    assert current_place() is None
 
 
 def test_threads_have_scopes_of_their_own(calls):
@@ -106,12 +106,12 @@ def test_threads_have_scopes_of_their_own(calls):
     x = torch.randn(2, 5)
     thread = threading.Thread(target=in_scope, args=(waits, x))
     thread.start()
-    assert entered.wait(10) and current_scope() is None
+    assert entered.wait(10) and current_place() is None
     in_scope(lambda x: x + x, x)
     left.set()
     thread.join()
     in_scope(lambda x: x + x, x)
-    assert calls['add'] == 3 and current_scope() is None
+    assert calls['add'] == 3 and current_place() is None
 
 
 def copied(model):

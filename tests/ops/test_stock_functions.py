@@ -8,7 +8,7 @@ from stock_code import assert_close_at_16_bits, float_sums, in_scope, ones_place
 from torch import nn
 
 from mmint.conversion import convert
-from mmint.ops.function import SUM_BITS
+from mmint.ops.mapper import SUM_BITS
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mmint.backends import NonFiniteError, cpu, reference
-from mmint.numerics import RandomBits, Role, current_run
+from mmint.numerics import RandomBits, Role
+from mmint.ops.run import begin_iteration, current_run
 from mmint.optim import IntSGD
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
@@ -213,7 +214,7 @@ def test_closure_is_called_once_and_its_loss_returned():
 def test_the_bits_depend_on_seed_and_step():
     def step(seed, steps):
         (param,) = parameters((1000,))
-        current_run.seed = seed
+        begin_iteration(0, seed)
         optimizer = IntSGD([param], lr=0.1)
         optimizer.steps = steps
         train(optimizer, [param], gradients([param], 1))

@@ -16,8 +16,8 @@ from torch.utils import checkpoint
 
 from ...backends import backend_for
 from ...conversion import DEFAULT_BITS, convert, format_report
-from ...numerics import current_run
 from ...ops.checkpoint import make_checkpoint_replay
+from ...ops.run import current_run
 from ...optim import IntSGD
 from .optim_wrapper import mixed_precision
 

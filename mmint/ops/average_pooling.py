@@ -6,16 +6,16 @@ import functools
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
 from ..backends import Windows
 from ..backends.host.pooling import RECIPROCAL_BITS
 from ..numerics import Role
+from .derivative import first_derivative
 from .fork import use
-from .function import map_planes
 from .mapper import Mapper
+from .planes import map_planes
 
 
 def avg_pool2d(x: Tensor, windows: Windows, mapper: Mapper) -> Tensor:
@@ -72,7 +72,7 @@ def max_windows(bits: int) -> int:
     return 1 << (62 - RECIPROCAL_BITS - (bits - 1))
 
 
-class _AvgPool2d(torch.autograd.Function):
+class _AvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, windows: Windows, mapper: Mapper) -> Tensor:
         mapped = map_planes(x, Role.INPUT, mapper)
@@ -80,7 +80,7 @@ class _AvgPool2d(torch.autograd.Function):
         return mapper.backend(x).avg_pool2d(mapped, windows)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         mapped = map_planes(grad, Role.GRADIENT, ctx.mapper)
         return ctx.mapper.backend(grad).avg_pool2d_grad(mapped, ctx.size, ctx.windows), None, None

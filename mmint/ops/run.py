@@ -1,0 +1,143 @@
+"""Where in a training run we are: the part of a random bit's name that changes as it goes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from ..numerics import RandomBits, Role
+
+Calls = Counter[tuple[int, Role]]
+
+
+class Moment(NamedTuple):
+    """A place in a training run. A backward pass belongs to the moment of its forward pass."""
+
+    seed: int
+    rank: int
+    iteration: int
+
+
+@dataclass
+class Run:
+    """Seed, rank and iteration of this process, and how often each layer was called in it.
+
+    `begin_iteration` sets these. A training loop without it may leave the iteration at 0: the calls
+    are then counted over the whole run, so that no bits are drawn twice, and weights are mapped at
+    every call, since nobody says when a step begins.
+
+    Attributes:
+        optimizers: how many optimizers were made since the run began.
+    """
+
+    seed: int = 0
+    rank: int = 0
+    iteration: int = 0
+    calls: Calls = field(default_factory=Counter)
+    has_iterations: bool = False
+    optimizers: int = 0
+    _replaying: bool = False
+    _to_be_replayed: bool = False
+
+    def moment(self) -> Moment:
+        """Where the run is now."""
+        return Moment(self.seed, self.rank, self.iteration)
+
+    def begin_iteration(self, iteration: int) -> None:
+        """Starts an iteration: every layer's calls are counted from 0 again.
+
+        With iteration 0 a run begins, and so does the numbering of its optimizers.
+        """
+        self.iteration = iteration
+        self.has_iterations = True
+        self.calls.clear()
+        if iteration == 0:
+            self.optimizers = 0
+
+    def next_call(self, layer: int, role: Role) -> int:
+        """The number of this call of ``layer`` within the iteration."""
+        if _in_backward() and not self._replaying:
+            raise RuntimeError(
+                'an integer layer was recomputed during the backward pass by something other than '
+                '`torch.utils.checkpoint.checkpoint`, which would draw new random bits: use that '
+                'function, looked up as an attribute of its module, or leave checkpointing out'
+            )
+        call = self.calls[layer, role]
+        self.calls[layer, role] += 1
+        return call
+
+    def next_optimizer(self) -> int:
+        """The number of an optimizer that is being made."""
+        number = self.optimizers
+        self.optimizers += 1
+        return number
+
+    def gradients_enabled(self) -> bool:
+        """Whether a backward pass will follow, which a checkpointed function may not yet show."""
+        return self._to_be_replayed or torch.is_grad_enabled()
+
+    @contextmanager
+    def to_be_replayed(self) -> Iterator[None]:
+        """Within this context a function runs that will run again, in `replay`, for gradients."""
+        before, self._to_be_replayed = self._to_be_replayed, True
+        try:
+            yield
+        finally:
+            self._to_be_replayed = before
+
+    @contextmanager
+    def replay(self, moment: Moment, calls: Calls) -> Iterator[None]:
+        """Within this context it is ``moment`` again, and calls are counted on from ``calls``."""
+        outer = self.moment(), self.calls, self._replaying
+        (self.seed, self.rank, self.iteration), self.calls = moment, calls.copy()
+        self._replaying = True
+        try:
+            yield
+        finally:
+            (self.seed, self.rank, self.iteration), self.calls, self._replaying = outer
+
+
+def _in_backward() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+current_run = Run()
+
+
+def begin_iteration(iteration: int, seed: int = 0, rank: int | None = None) -> None:
+    """Begins an iteration of a training loop of one's own: call it before each forward pass.
+
+    Random bits are a function of the three numbers, so that a run can be repeated and resumed, and
+    error messages name the iteration. Weights are then mapped once an iteration.
+
+    Args:
+        iteration: the number of this training step, from 0 on.
+        seed: of the run.
+        rank: of this process among those of the run, the one in `torch.distributed` unless given.
+    """
+    if rank is None:
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    current_run.seed, current_run.rank = seed, rank
+    current_run.begin_iteration(iteration)
+
+
+_site_numbers = itertools.count()
+
+
+@dataclass
+class Site:
+    """The place in a model that random bits and error messages name: a layer, or a parameter."""
+
+    name: str
+    number: int = field(default_factory=lambda: next(_site_numbers))
+
+    def random_bits(self, role: Role, call: int, moment: Moment) -> RandomBits:
+        """The bits of this site's tensor ``role`` at a moment of the run."""
+        return RandomBits(moment.seed, moment.rank, self.number, moment.iteration, role, call)

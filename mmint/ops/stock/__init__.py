@@ -1,0 +1,3 @@
+"""Integer versions of the PyTorch functions that stock models call; importing registers them."""
+
+from . import arithmetic, attention, pooling, products  # noqa: F401

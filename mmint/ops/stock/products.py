@@ -1,0 +1,103 @@
+"""Products of matrices, linear layers and convolutions that are called as functions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.utils import _pair
+
+from ...backends import Geometry
+from ...numerics import Role
+from ..conv import conv2d
+from ..fork import use
+from ..linear import linear
+from ..matmul import matmul
+from ..operands import is_empty, is_float
+from ..registry import Scope, integer
+
+
+@integer(Tensor.matmul, torch.matmul)
+def _matmul(scope: Scope, input: Any, other: Any, *, out: Tensor | None = None) -> Any:
+    if not is_float(input, other) or min(input.dim(), other.dim()) < 2 or out is not None:
+        return NotImplemented
+    if input.shape[-1] != other.shape[-2] or is_empty(input, other):
+        return NotImplemented
+    return matmul(input, other, scope.mapper())
+
+
+@integer(Tensor.bmm, torch.bmm)
+def _bmm(scope: Scope, input: Any, mat2: Any, *, out: Tensor | None = None) -> Any:
+    return _matmul(scope, input, mat2, out=out)
+
+
+@integer(torch.einsum)
+def _einsum(scope: Scope, equation: Any, *operands: Any) -> Any:
+    """Sums over what two operands share, such as ``bqc,bchw->bqhw``."""
+    if len(operands) == 1:
+        operands = tuple(operands[0])
+    if len(operands) != 2 or not is_float(*operands) or not isinstance(equation, str):
+        return NotImplemented
+    if is_empty(*operands):
+        return NotImplemented
+    inputs, _, result = equation.replace(' ', '').partition('->')
+    left, _, right = inputs.partition(',')
+    shared = [i for i in left if i in right]
+    batch, summed = [i for i in shared if i in result], [i for i in shared if i not in result]
+    rows, columns = ([i for i in indices if i not in shared] for indices in (left, right))
+    order = batch + rows + columns
+    unusual = any(len({*indices}) != len(indices) for indices in (left, right))
+    if unusual or not summed or sorted(order) != sorted(result):
+        return NotImplemented
+    sizes = [
+        dict(zip(left, operands[0].shape, strict=True)),
+        dict(zip(right, operands[1].shape, strict=True)),
+    ]
+    if any(sizes[0][i] != sizes[1][i] for i in shared):  # one is broadcast
+        return NotImplemented
+    size = sizes[0] | sizes[1]
+    mapper = scope.mapper()
+
+    def matrices(x: Tensor, indices: str, role: Role, *groups: list[str]) -> Tensor:
+        in_order = use(x, mapper, role).permute([indices.index(i) for g in groups for i in g])
+        return in_order.reshape([math.prod(size[i] for i in g) for g in groups])
+
+    product = matmul(
+        matrices(operands[0], left, Role.GRADIENT_SUM, batch, rows, summed),
+        matrices(operands[1], right, Role.OTHER_GRADIENT_SUM, batch, summed, columns),
+        mapper,
+    )
+    return product.view([size[i] for i in order]).permute([order.index(i) for i in result])
+
+
+@integer(F.linear)
+def integer_linear(scope: Scope, input: Any, weight: Any, bias: Any = None) -> Any:
+    """What attention with its projections calls too."""
+    if not is_float(input, weight) or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
+        return NotImplemented
+    mapper = scope.mapper()
+    return linear(input, weight, mapper(weight, Role.WEIGHT), bias, mapper)
+
+
+@integer(F.conv2d)
+def _conv2d(
+    scope: Scope,
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """What a subclass of `torch.nn.Conv2d` calls, or a head that computes its weights."""
+    if not is_float(input, weight) or input.dim() != 4 or isinstance(padding, str):
+        return NotImplemented
+    if input.shape[1] != weight.shape[1] * groups:
+        return NotImplemented
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    mapper = scope.mapper()
+    return conv2d(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
