@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmint.backends import Windows, reference
-from mmint.backends.tops import known_top
+from mmint.backends.magnitudes import known_magnitude
 from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
@@ -179,7 +179,7 @@ class Comparison:
         """The bits, and the largest magnitude noted on the way out."""
         assert_same(actual, expected)
         magnitudes = pattern(expected) & 0x7FFFFFFF
-        top = known_top(actual)
+        top = known_magnitude(actual)
         assert isinstance(top, self.top)
         assert self.top is int or (top.dtype == torch.int32 and top.shape == ())
         assert int(top) == (int(magnitudes.max()) if magnitudes.numel() else 0)

@@ -16,7 +16,7 @@ from synthetic_step import Step, load_config
 
 from mmint.analysis import Recorder
 from mmint.backends import backend_for
-from mmint.hooks.int_runner import to_integer
+from mmint.openmmlab.engine.runner import to_integer
 
 IMAGES = 2
 

@@ -47,25 +47,25 @@ def main() -> None:
 def ops(args: argparse.Namespace) -> None:
     """Convolutions and matrix products."""
     if args.device == 'cuda':
-        import benchmark_gpu as benchmark_ops
+        from benchmarks.gpu import ops as run
     else:
-        import benchmark_ops
+        from benchmarks.ops import ops as run
 
-    benchmark_ops.ops(args)
+    run(args)
 
 
 def norms(args: argparse.Namespace) -> None:
     """Norms, additions, average pooling and blocks."""
-    import benchmark_norms
+    from benchmarks.norms import norms as run
 
-    benchmark_norms.norms(args)
+    run(args)
 
 
 def train(args: argparse.Namespace) -> None:
     """Training steps."""
-    import benchmark_train
+    from benchmarks.train import run
 
-    result = benchmark_train.run(
+    result = run(
         args.config,
         args.batch,
         tuple(args.size),

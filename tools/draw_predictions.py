@@ -15,7 +15,7 @@ from mmengine.infer import BaseInferencer
 from PIL import Image
 
 import mmint  # noqa: F401  configs may inherit mmint::_base_/int8.py
-from mmint.convert import convert
+from mmint.conversion import convert
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmint.openmmlab.digits import DigitsSettings, make_digits
+from mmint.openmmlab.datasets.digits import DigitsSettings, make_digits
 
 
 def main() -> None:

@@ -11,5 +11,5 @@ export PYTHONPATH="$PWD/build/sanitize/lib" PYTHONSAFEPATH=1
 # PyTorch's own libraries are not instrumented, and Python does not free everything at its end.
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
-    "$python" -m pytest -q -p no:cacheprovider -m 'not slow and not exhaustive' tests/test_cpu_backend.py \
-    tests/test_exact_layers.py tests/test_cpu_norms.py "$@"
+    "$python" -m pytest -q -p no:cacheprovider -m 'not slow and not exhaustive' tests/cpu \
+    tests/layers/test_exact_layers.py "$@"

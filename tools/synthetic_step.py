@@ -26,7 +26,7 @@ class Step:
     It is what `IntTrainingHook` and the optimizer's builder need of a runner.
 
     Args:
-        cfg: a config as `mmint.hooks.int_runner.to_integer` returns it, or one without integers.
+        cfg: a config, one with integers as `IntRunner`'s `to_integer` returns it.
         batch: how many images.
         size: their height and width.
         device: where model and images are.

@@ -11,7 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmint  # noqa: F401  configs may inherit mmint::_base_/int8.py
-from mmint.hooks.int_optim_wrapper import mixed_precision
+from mmint.openmmlab.engine.optim_wrapper import mixed_precision
 
 
 def parse_args() -> argparse.Namespace:

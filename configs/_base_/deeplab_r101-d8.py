@@ -24,7 +24,7 @@ model = dict(
         style='pytorch',
     ),
     decode_head=dict(
-        type='mmint.openmmlab.deeplab_head.DeepLabHead',
+        type='mmint.openmmlab.models.deeplab_head.DeepLabHead',
         in_channels=2048,
         in_index=0,
         dropout_ratio=0,

@@ -1,5 +1,5 @@
 # The digits of `python tools/make_digits.py` as a segmentation set of 11 classes.
-dataset_type = 'mmint.openmmlab.seg_datasets.DigitsSegDataset'
+dataset_type = 'mmint.openmmlab.datasets.digits_segmentation.DigitsSegDataset'
 data_root = 'data/digits/'
 crop_size = (128, 128)
 

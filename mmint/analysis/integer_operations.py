@@ -19,7 +19,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,8 +31,8 @@ Call = SimpleNamespace
 Rule = Callable[[Call], tuple[str, int]]  # kind and multiply-adds
 
 
-def rule_for(backend: ModuleType, name: str) -> tuple[Rule, str] | None:
-    """The rule of a backend's function and 'integer' or 'float'; None if it has no multiply-adds.
+def rule_for(name: str) -> tuple[Rule, str] | None:
+    """The rule of a backend's operation and 'integer' or 'float'; None if it has no multiply-adds.
 
     Raises:
         NotImplementedError: if there is none.
@@ -44,7 +44,7 @@ def rule_for(backend: ModuleType, name: str) -> tuple[Rule, str] | None:
     if name in FLOAT:
         return FLOAT[name], 'float'
     raise NotImplementedError(
-        f'the {backend.name} backend has the function {name}, for which {__name__} has no rule: '
+        f'backends have the operation {name}, for which {__name__} has no rule: '
         'add one to INTEGER, or the name to NO_MULTIPLY_ADDS if it needs none'
     )
 
@@ -132,11 +132,10 @@ INTEGER: dict[str, Rule] = {
 # The gradients of overlapping windows are added in float32.
 FLOAT: dict[str, Rule] = {'max_pool2d_grad': _max_pool2d_grad}
 
-# The mapping, what compares and moves, what is done once a channel, what is about the backend.
+# The mapping, what compares and moves, what is done once a channel, what is no arithmetic.
 NO_MULTIPLY_ADDS = frozenset(
     """
     quantize dequantize relu relu_grad max_pool2d
-    batch_norm_weight_grad frozen_norm_weight_grad update_running
-    available level levels use_level check
+    batch_norm_weight_grad frozen_norm_weight_grad update_running check
     """.split()
 )

@@ -1,8 +1,7 @@
-"""Watching one training step: every operator PyTorch executes, every backend function called."""
+"""Watching one training step: every operator PyTorch executes, every call of a backend."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..backends import backend_for
+from ..backends import watched
+from ..backends.contract import OPERATIONS
 from .float_operations import elements, is_exact, multiply_adds, name_of
 from .integer_operations import Rule, bind, rule_for
 from .reasons import Origins, Place, Why, explain, place_of, reason_of_operator
@@ -21,41 +21,34 @@ from .report import FloatOperation, Report
 class Recorder(TorchDispatchMode):
     """Records what runs within its context, which is one training step of ``model``.
 
-    Integer work is what runs inside the functions of the model's backend: the recorder stands in
-    for them in the meantime, and does not look inside. All other operators pass by the dispatch
-    mode, those of the autograd engine and of the optimizer included. Not seen are kernels that
+    Integer work is what runs inside the operations of the backends: the recorder watches their
+    calls, and does not look inside. All other operators pass by the dispatch mode, those of the
+    autograd engine and of the optimizer included. Not seen are kernels that
     are called past PyTorch's dispatcher, such as mmcv's compiled operators.
 
     All that comes after the backward pass counts as the optimizer's phase.
 
     Raises:
-        NotImplementedError: on entering, if the backend has a function without a counting rule.
+        NotImplementedError: on entering, if backends have an operation without a counting rule.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._names = {module: name for name, module in model.named_modules()}
-        parameter = next(model.parameters(), None)
-        device = torch.device('cpu') if parameter is None else parameter.device
-        self._backend = backend_for(device)
-        self._stock: dict[str, Callable[..., Any]] = {}
+        self._rules: dict[str, tuple[Rule, str] | None] = {}
+        self._watching = watched(self._observe)
         self._origins = Origins()
         self._in_backend = self._backward_seen = False
         self.report = Report()
 
     def __enter__(self) -> Recorder:
-        stock = {name: getattr(self._backend, name) for name in self._backend.__all__}
-        functions = {name: function for name, function in stock.items() if callable(function)}
-        rules = {name: rule_for(self._backend, name) for name in functions}
-        self._stock = functions
-        for name, function in functions.items():
-            setattr(self._backend, name, self._watched(function, name, rules[name]))
+        self._rules = {name: rule_for(name) for name in OPERATIONS}
+        self._watching.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        for name, function in self._stock.items():
-            setattr(self._backend, name, function)
         super().__exit__(*error)
+        self._watching.__exit__(*error)
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -73,32 +66,27 @@ class Recorder(TorchDispatchMode):
             self._add_float(phase, place, name_of(operator), why, size, work)
         return out
 
-    def _watched(
-        self, function: Callable[..., Any], name: str, rule: tuple[Rule, str] | None
-    ) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            if self._in_backend:
-                return function(*args, **kwargs)
-            self._in_backend = True
-            try:
-                out = function(*args, **kwargs)
-            finally:
-                self._in_backend = False
-            phase, place, origin = self._whereabouts()
-            if origin is None:
-                self._origins.add(place, Why(None))
-            if rule is not None:
-                count, arithmetic = rule
-                kind, work = count(bind(function, args, kwargs, out))
-                if arithmetic == 'integer':
-                    self.report.add_integer(phase, kind, work)
-                elif work:
-                    why = Why(reason_of_operator(name), kind)
-                    self._add_float(phase, place, name, why, work, work)
-            return out
-
-        return watched
+    def _observe(
+        self, name: str, operation: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+    ) -> Any:
+        self._in_backend = True
+        try:
+            out = operation(*args, **kwargs)
+        finally:
+            self._in_backend = False
+        phase, place, origin = self._whereabouts()
+        if origin is None:
+            self._origins.add(place, Why(None))
+        rule = self._rules[name]
+        if rule is not None:
+            count, arithmetic = rule
+            kind, work = count(bind(operation, args, kwargs, out))
+            if arithmetic == 'integer':
+                self.report.add_integer(phase, kind, work)
+            elif work:
+                why = Why(reason_of_operator(name), kind)
+                self._add_float(phase, place, name, why, work, work)
+        return out
 
     def _add_float(
         self, phase: str, place: Place, operator: str, why: Why, size: int, work: int

@@ -1,6 +1,6 @@
 """Integer operations, once for each kind of device, with the same bits on all.
 
-Every backend is a module with the functions of `mmint.backends.reference`, which defines them.
+`contract` says what they are; `reference` defines their bits.
 """
 
 from __future__ import annotations
@@ -8,32 +8,44 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from types import ModuleType
 
 import torch
 
+from ..numerics import NonFiniteError
 from . import reference
-from .errors import NonFiniteError
+from .contract import Backend
 from .geometry import Geometry, Pooling, Windows
+from .watching import seen, watched
 
-__all__ = ['Geometry', 'NonFiniteError', 'Pooling', 'Windows', 'backend_for', 'reference']
+__all__ = [
+    'Backend',
+    'Geometry',
+    'NonFiniteError',
+    'Pooling',
+    'Windows',
+    'backend_for',
+    'reference',
+    'watched',
+]
 
 VARIABLE = 'MMINT_BACKEND'
 
 
-def backend_for(device: torch.device) -> ModuleType:
+def backend_for(device: torch.device) -> Backend:
     """The backend of a device; the environment variable ``MMINT_BACKEND`` may name another.
+
+    Under `watched`, its operations go through those who watch.
 
     Raises:
         ValueError: if the variable names no backend, or one that does not run on this device.
         RuntimeError: if there is no backend for this device, or the NVIDIA driver does not work.
         ImportError: if the variable names a backend that is not built, or PyCUDA is missing.
     """
-    return _select(device.type, os.environ.get(VARIABLE))
+    return seen(_select(device.type, os.environ.get(VARIABLE)))
 
 
 @functools.cache
-def _select(device_type: str, wish: str | None) -> ModuleType:
+def _select(device_type: str, wish: str | None) -> Backend:
     if wish == 'reference':
         return reference
     if wish not in (None, 'cpu', 'cuda'):

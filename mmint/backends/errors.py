@@ -1,4 +1,4 @@
-"""What backends raise, and under whose name."""
+"""Under whose name backends raise a `NonFiniteError`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 
-class NonFiniteError(FloatingPointError):
-    """A value that is infinite or not a number reached a mapping."""
-
+from ..numerics import NonFiniteError
 
 _local = threading.local()
 
@@ -32,3 +31,7 @@ def naming(error: Callable[[], NonFiniteError]) -> Iterator[None]:
 def named_error() -> Callable[[], NonFiniteError] | None:
     """What `naming` was given, for backends that raise it later."""
     return getattr(_local, 'error', None)
+
+
+def check(device: torch.device) -> None:
+    """Raises what calls on ``device`` have not raised yet: nothing, for here they raise at once."""

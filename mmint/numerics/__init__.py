@@ -1,11 +1,14 @@
 """The number format and the random bits: what every other part of mmint relies on."""
 
 from .fixed_point import FixedPoint, check_bits, mantissa_dtype
+from .float32 import NonFiniteError
 from .random_bits import RandomBits, Role
 from .run import Run, Site, current_run
+from .scalars import scalar
 
 __all__ = [
     'FixedPoint',
+    'NonFiniteError',
     'RandomBits',
     'Role',
     'Run',
@@ -13,4 +16,5 @@ __all__ = [
     'check_bits',
     'current_run',
     'mantissa_dtype',
+    'scalar',
 ]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backends.errors import naming
-from ..backends.tops import known_top
+from ..backends.magnitudes import known_magnitude as known_top
 from ..numerics import Role
 from .fork import use
 from .function import SUM_BITS, apply_noting_top

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backends import Pooling, backend_for
-from ..backends.tops import known_top
+from ..backends.magnitudes import known_magnitude as known_top
 from .function import apply_noting_top
 
 

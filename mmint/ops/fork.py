@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..backends.errors import naming
-from ..backends.tops import known_top, remember_top
+from ..backends.magnitudes import known_magnitude as known_top
+from ..backends.magnitudes import remember_magnitude as remember_top
 from ..numerics import Role
 from .function import SUM_BITS
 from .mapper import Mapper

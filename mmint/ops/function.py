@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..backends.errors import naming
-from ..backends.tops import remember_top
+from ..backends.magnitudes import remember_magnitude as remember_top
 from ..numerics import FixedPoint, Role
 from .mapper import Mapper
 

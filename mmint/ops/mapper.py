@@ -31,7 +31,7 @@ class Mapper:
     call: int
 
     def __call__(self, x: Tensor, role: Role, top: int | Tensor | None = None) -> FixedPoint:
-        """Maps float32 ``x`` to fixed point; ``top`` as in `mmint.backends.reference.quantize`.
+        """Maps float32 ``x`` to fixed point; ``top`` as in `Backend.quantize`.
 
         Raises:
             TypeError: if ``x`` is not float32.

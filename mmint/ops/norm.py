@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ..backends import NonFiniteError
 from ..backends.errors import naming
-from ..backends.tops import known_top
+from ..backends.magnitudes import known_magnitude as known_top
 from ..numerics import FixedPoint, Role, current_run
 from .fork import use
 from .function import map_planes

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backends import Windows
-from ..backends.reference.pooling import RECIPROCAL_BITS
+from ..backends.host.pooling import RECIPROCAL_BITS
 from ..numerics import Role
 from .fork import use
 from .function import map_planes

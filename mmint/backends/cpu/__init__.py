@@ -1,17 +1,18 @@
 """The integer operations in C: SIMD, threads, and the bits of `mmint.backends.reference`.
 
 Mantissas of images and filters (int8, four dimensions) are kept channels-last in memory. Kernels
-that write what the next layer maps note its largest magnitude (`mmint.backends.tops`). The
+that write what the next layer maps note its largest magnitude (`mmint.backends.magnitudes`). The
 instruction set is the best that the machine has; the environment variable ``MMINT_CPU_LEVEL``
 names another, read at the first use.
 """
 
-from ..reference.mapping import check
+from ..errors import check
+from .activation import relu, relu_grad
 from .addition import add
-from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .kernels import available, level, levels, use_level
 from .layer_norm import layer_norm, layer_norm_grad
 from .mapping import channel_sum, dequantize, quantize
+from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,
@@ -30,7 +31,7 @@ from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
 
 name = 'cpu'
-planes_last = False  # for `mmint.ops.function.map_planes`
+planes_last = False
 
 __all__ = [
     'add',

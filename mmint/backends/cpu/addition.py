@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
-from ..reference.addition import check_operands
-from ..tops import known_top, remember_top
+from ..host.arguments import words
+from ..host.checks import check_operands
+from ..magnitudes import known_magnitude, remember_magnitude
 from .kernels import ready
-from .operands import check_finite, words
+from .operands import check_finite
 
 
 def add(
     x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
 ) -> Tensor:
-    """As `mmint.backends.reference.add`."""
+    """As `Backend.add`."""
     check_operands(x, y)
-    tops = [-1 if top is None else top for top in (known_top(x), known_top(y))]
+    known = [-1 if m is None else int(m) for m in (known_magnitude(x), known_magnitude(y))]
     left, right = x.detach().contiguous(), y.detach().contiguous()
     out = left if inplace else torch.empty_like(left)
     top = ready().add(
-        left.data_ptr(), right.data_ptr(), out.data_ptr(), x.numel(), bits, *tops,
+        left.data_ptr(), right.data_ptr(), out.data_ptr(), x.numel(), bits, *known,
         *words(random), torch.get_num_threads(),
     )  # fmt: skip
     check_finite(top)
@@ -29,5 +30,5 @@ def add(
         if out.data_ptr() != x.data_ptr():
             x.copy_(out)
         out = x
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out

@@ -46,7 +46,7 @@ def use_level(wish: str) -> None:
 
 def _module() -> ModuleType:
     try:
-        from . import _kernels  # after torch, whose OpenMP runtime it shares
+        from . import _kernels  # type: ignore[attr-defined]  # made by setup.py
     except ImportError as error:
         raise ImportError(
             f'the C kernels of mmint are not built ({error}): install a C compiler and run '

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
-from ..reference.norm import checked_count
-from ..reference.wide import number
-from ..tops import remember_top
+from ...numerics.wide import number
+from ..host.arguments import flat
+from ..host.checks import checked_count
+from ..magnitudes import remember_magnitude
 from .kernels import ready
-from .operands import check_finite, flat, planar_pair
+from .operands import check_finite, planar_pair
 
 
 def layer_norm(
     x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm`."""
+    """As `Backend.layer_norm`."""
     mantissa = x.mantissa.contiguous()
     rows, size = mantissa.shape
     weight = torch.ones(size) if weight is None else flat(weight)
@@ -28,14 +29,14 @@ def layer_norm(
         rows, checked_count(size, 1), mantissa.dtype == torch.int16, x.bits, int(x.exponent),
         *number(eps), torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out, sums
 
 
 def layer_norm_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm_grad`."""
+    """As `Backend.layer_norm_grad`."""
     left, right, wide = planar_pair(grad, x)
     rows, size = left.shape
     weight = torch.ones(size) if weight is None else flat(weight)
@@ -47,5 +48,5 @@ def layer_norm_grad(
         dweight.data_ptr(), dbias.data_ptr(), rows, checked_count(size, 1), wide, grad.bits, x.bits,
         int(grad.exponent), int(x.exponent), *number(eps), torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(dx, check_finite(top))
+    remember_magnitude(dx, check_finite(top))
     return dx, dweight, dbias

@@ -6,16 +6,19 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..tops import known_top
+from ..host.arguments import words
+from ..magnitudes import known_magnitude
 from .kernels import ready
-from .operands import check_finite, words
+from .operands import check_finite
 
 
-def quantize(x: Tensor, bits: int, random: RandomBits | None, top: int | None = None) -> FixedPoint:
-    """As `mmint.backends.reference.quantize`; ``top`` is looked for where none is known."""
+def quantize(
+    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+) -> FixedPoint:
+    """As `Backend.quantize`; ``largest`` is looked for where none is given."""
     kernels = ready()
-    if top is None:
-        top = known_top(x)
+    if largest is None:
+        largest = known_magnitude(x)
     x = x.detach().contiguous()
     images, channels, pixels = 1, 1, x.numel()
     if x.dim() == 4 and bits <= 8:
@@ -26,14 +29,14 @@ def quantize(x: Tensor, bits: int, random: RandomBits | None, top: int | None = 
         mantissa = torch.empty(x.shape, dtype=mantissa_dtype(bits))
     exponent = kernels.quantize(
         x.data_ptr(), mantissa.data_ptr(), images, channels, pixels, bits,
-        -1 if top is None else top, *words(random), torch.get_num_threads(),
+        -1 if largest is None else int(largest), *words(random), torch.get_num_threads(),
     )  # fmt: skip
     check_finite(exponent)
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
-    """As `mmint.backends.reference.dequantize`."""
+    """As `Backend.dequantize`."""
     kernels = ready()
     if mantissa.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64):
         mantissa = mantissa.to(torch.int64)
@@ -47,7 +50,7 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
-    """As `mmint.backends.reference.channel_sum`."""
+    """As `Backend.channel_sum`."""
     mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
     out = torch.empty(channels, dtype=torch.float32)

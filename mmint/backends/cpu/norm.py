@@ -7,17 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint
-from ..reference.norm import checked_count, group_size
-from ..reference.sgd import scalar
-from ..reference.wide import number
-from ..tops import remember_top
+from ...numerics import FixedPoint, scalar
+from ...numerics.wide import number
+from ..host.arguments import flat
+from ..host.checks import checked_count
+from ..host.norm import Norms
+from ..magnitudes import remember_magnitude
 from .kernels import ready
-from .operands import check_finite, flat, planar_pair, pointer, to_planar
+from .operands import check_finite, planar_pair, pointer, to_planar
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
-    """As `mmint.backends.reference.plane_sums`."""
+    """As `Backend.plane_sums`."""
     planar = to_planar(x.mantissa)
     out = torch.empty((2, *planar.shape[:2]), dtype=torch.int64)
     ready().plane_sums(
@@ -28,7 +29,7 @@ def plane_sums(x: FixedPoint) -> Tensor:
 
 
 def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
-    """As `mmint.backends.reference.plane_products`."""
+    """As `Backend.plane_products`."""
     left, right, wide = planar_pair(grad, x)
     out = torch.empty((2, *left.shape[:2]), dtype=torch.int64)
     ready().plane_products(
@@ -38,42 +39,10 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     return out
 
 
-def batch_norm(
-    x: FixedPoint,
-    sums: Tensor,
-    count: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Tensor:
-    """As `mmint.backends.reference.batch_norm`."""
-    return _norm(x, sums, 0, count, weight, bias, eps)
-
-
-def batch_norm_grad(
-    grad: FixedPoint,
-    x: FixedPoint,
-    sums: Tensor,
-    products: Tensor,
-    count: int,
-    weight: Tensor | None,
-    eps: float,
-) -> Tensor:
-    """As `mmint.backends.reference.batch_norm_grad`."""
-    return _norm_grad(grad, x, sums, products, 0, count, weight, eps)
-
-
-def batch_norm_weight_grad(
-    grad: FixedPoint, x: FixedPoint, sums: Tensor, products: Tensor, count: int, eps: float
-) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.batch_norm_weight_grad`."""
-    return _norm_weight_grad(grad, x, sums, products[:, None], 0, count, eps)
-
-
 def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
-    """As `mmint.backends.reference.update_running`."""
+    """As `Backend.update_running`."""
     new = [statistic.detach().clone() for statistic in (mean, var)]
     sums = sums.contiguous()
     check_finite(ready().update_running(
@@ -84,27 +53,10 @@ def update_running(
         statistic.copy_(moved)
 
 
-def frozen_norm(
-    x: FixedPoint,
-    mean: Tensor,
-    var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm`."""
-    return _frozen(x, mean, var, weight, bias, eps)
-
-
-def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm_grad`."""
-    return _frozen(grad, None, var, weight, None, eps)
-
-
 def frozen_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
-    """As `mmint.backends.reference.frozen_norm_weight_grad`."""
+    """As `Backend.frozen_norm_weight_grad`."""
     products, mean, var = products.contiguous(), flat(mean), flat(var)
     out = torch.empty(len(var), dtype=torch.float32)
     check_finite(ready().frozen_norm_weight_grad(
@@ -112,29 +64,6 @@ def frozen_norm_weight_grad(
         int(grad.exponent), int(x.exponent), *number(eps),
     ))  # fmt: skip
     return out
-
-
-def group_norm(
-    x: FixedPoint, sums: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Tensor:
-    """As `mmint.backends.reference.group_norm`."""
-    return _norm(x, sums, sums.shape[2], group_size(x, sums), weight, bias, eps)
-
-
-def group_norm_grad(
-    grad: FixedPoint,
-    x: FixedPoint,
-    sums: Tensor,
-    products: Tensor,
-    weight: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `mmint.backends.reference.group_norm_grad`."""
-    groups, count = sums.shape[2], group_size(x, sums)
-    return (
-        _norm_grad(grad, x, sums, products, groups, count, weight, eps),
-        *_norm_weight_grad(grad, x, sums, products, groups, count, eps),
-    )
 
 
 def _norm(
@@ -154,7 +83,7 @@ def _norm(
         planar.dtype == torch.int16, x.bits, int(x.exponent), *number(eps),
         torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out
 
 
@@ -177,7 +106,7 @@ def _norm_grad(
         checked_count(count, 1), wide, grad.bits, x.bits, int(grad.exponent), int(x.exponent),
         *number(eps), torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out
 
 
@@ -218,5 +147,15 @@ def _frozen(
         planar.dtype == torch.int16, x.bits, int(x.exponent), *number(eps),
         torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, check_finite(top))
+    remember_magnitude(out, check_finite(top))
     return out
+
+
+_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)
+batch_norm = _norms.batch_norm
+batch_norm_grad = _norms.batch_norm_grad
+batch_norm_weight_grad = _norms.batch_norm_weight_grad
+frozen_norm = _norms.frozen_norm
+frozen_norm_grad = _norms.frozen_norm_grad
+group_norm = _norms.group_norm
+group_norm_grad = _norms.group_norm_grad

@@ -1,29 +1,15 @@
-"""What the kernels take and return: operands, random bits, statuses."""
+"""What the kernels take and return: operands, pointers, statuses."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits
-from ..errors import NonFiniteError
+from ...numerics import FixedPoint, NonFiniteError
+from ..host.arguments import pair
 from .kernels import ready
 
 NOT_FINITE = -(1 << 20)
-NO_BITS = (0, 0, 0, 0, 0, 0)
-
-
-def words(random: RandomBits | None) -> tuple[int, ...]:
-    """Whether to round stochastically, and the name of the random bits."""
-    return NO_BITS if random is None else (1, *random.words())
-
-
-def pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
-    """Both mantissas in one dtype, and whether that is int16."""
-    left, right = a.mantissa, b.mantissa
-    if left.dtype != right.dtype:
-        left, right = left.to(torch.int16), right.to(torch.int16)
-    return left, right, left.dtype == torch.int16
 
 
 def to_planar(mantissa: Tensor) -> Tensor:
@@ -44,11 +30,6 @@ def planar_pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
     """As `pair`, and contiguous in memory."""
     left, right, wide = pair(a, b)
     return to_planar(left), to_planar(right), wide
-
-
-def flat(parameter: Tensor | None) -> Tensor | None:
-    """A parameter, contiguous in memory."""
-    return None if parameter is None else parameter.detach().contiguous()
 
 
 def pointer(x: Tensor | None) -> int:

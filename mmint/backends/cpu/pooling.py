@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
-from ..reference.pooling import RECIPROCAL_BITS, reciprocals
-from ..tops import remember_top
+from ..host.pooling import RECIPROCAL_BITS, reciprocals
+from ..magnitudes import remember_magnitude
 from .kernels import ready
 from .operands import to_planar
 
 
 def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d`."""
+    """As `Backend.avg_pool2d`."""
     shape = x.mantissa.shape
     out = torch.empty((*shape[:2], *map(len, windows[:2])), dtype=torch.float32)
     return _average(ready().avg_pool2d, x, out, shape, windows)
@@ -26,7 +26,7 @@ def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
 def avg_pool2d_grad(
     grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
 ) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d_grad`."""
+    """As `Backend.avg_pool2d_grad`."""
     out = torch.empty(tuple(input_size), dtype=torch.float32)
     return _average(ready().avg_pool2d_grad, grad, out, input_size, windows)
 
@@ -45,7 +45,7 @@ def _average(
         *map(len, windows[:2]), *(array.data_ptr() for array in arrays),
         planar.dtype == torch.int16, int(x.exponent) - RECIPROCAL_BITS, torch.get_num_threads(),
     )  # fmt: skip
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 

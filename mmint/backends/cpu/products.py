@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
-from ..reference.products import check_matrices
-from ..tops import remember_top
+from ..host.arguments import NO_BITS, pair, words
+from ..host.checks import check_matrices
+from ..magnitudes import remember_magnitude
 from .kernels import ready
-from .operands import NO_BITS, check_finite, pair, words
+from .operands import check_finite
 
 NO_BIAS = (0, 0, *NO_BITS)
 
@@ -24,7 +25,7 @@ def conv2d(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d`."""
+    """As `Backend.conv2d`."""
     shape = x.mantissa.shape
     filters, _, *kernel = weight.mantissa.shape
     size = geometry.output_size(shape[2:], kernel)
@@ -50,7 +51,7 @@ def conv2d_input_grad(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d_input_grad`."""
+    """As `Backend.conv2d_input_grad`."""
     out = torch.empty(tuple(input_size), dtype=torch.float32)
     g, b, wide = pair(grad, weight)
     g, b = _channels_last(g), _channels_last(b)
@@ -71,7 +72,7 @@ def conv2d_weight_grad(
     weight_size: tuple[int, int, int, int],
     geometry: Geometry,
 ) -> Tensor:
-    """As `mmint.backends.reference.conv2d_weight_grad`."""
+    """As `Backend.conv2d_weight_grad`."""
     out = torch.empty(tuple(weight_size), dtype=torch.float32)
     g, a, wide = pair(grad, x)
     g, a = _channels_last(g), _channels_last(a)
@@ -85,7 +86,7 @@ def conv2d_weight_grad(
 def matmul(
     a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
 ) -> Tensor:
-    """As `mmint.backends.reference.matmul`."""
+    """As `Backend.matmul`."""
     check_matrices(a, b)
     left, right, wide = pair(a, b)
     *batch, m, k = left.shape
@@ -134,7 +135,7 @@ def _with_bias(
     random: RandomBits | None,
     dim: int,
 ) -> Tensor:
-    bias_words = NO_BIAS
+    bias_words: tuple[int, ...] = NO_BIAS
     if bias is not None:
         bias = bias.detach().contiguous()
         bias_words = bias.data_ptr(), bias.numel(), *words(random)
@@ -145,5 +146,5 @@ def _with_bias(
         shape[dim] = -1
         out.copy_(bias.view(shape))
         top = int((bias.view(torch.int32) & 0x7FFFFFFF).max())
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype
-from ..reference.sgd import scalar
+from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
 from .kernels import ready
 from .operands import check_finite
 
@@ -22,7 +21,7 @@ def sgd_step(
     nesterov: bool,
     random: RandomBits,
 ) -> FixedPoint:
-    """As `mmint.backends.reference.sgd_step`."""
+    """As `Backend.sgd_step`."""
     dtype = mantissa_dtype(bits)
     values, grad = param.detach().contiguous(), grad.detach().contiguous()
     buffer = torch.empty(param.shape, dtype=dtype)

@@ -7,11 +7,12 @@ called once an iteration, reports it. Float32 results are contiguous; mantissas 
 filters are channels-last.
 """
 
+from .activation import relu, relu_grad
 from .addition import add
-from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
 from .finite import check
 from .layer_norm import layer_norm, layer_norm_grad
 from .mapping import channel_sum, dequantize, quantize
+from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,
@@ -30,7 +31,7 @@ from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
 
 name = 'cuda'
-planes_last = True  # for `mmint.ops.function.map_planes`
+planes_last = True
 
 __all__ = [
     'add',

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
-from ..reference.addition import check_operands
-from ..tops import known_top, remember_top
+from ..host.arguments import words
+from ..host.checks import check_operands
+from ..magnitudes import known_magnitude, remember_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument
-from .mapping import THREADS, largest, run, words
+from .mapping import magnitudes_of
 
 WEIGHED_WORDS = 5
 MAX_WEIGHING_BLOCKS = 128
@@ -19,24 +21,21 @@ MAX_WEIGHING_BLOCKS = 128
 def add(
     x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
 ) -> Tensor:
-    """As `mmint.backends.reference.add`, but `check` reports what is not finite.
-
-    The sum is then zeros.
-    """
+    """As `Backend.add`; where an element is not finite, the sum is zeros."""
     check_operands(x, y)
-    tops = known_top(x), known_top(y)
+    known = known_magnitude(x), known_magnitude(y)
     left, right = x.detach().contiguous(), y.detach().contiguous()
     out = left if inplace else torch.empty_like(left)
     n, device = x.numel(), x.device
     weighed = torch.zeros(WEIGHED_WORDS, dtype=torch.int32, device=device)
     if n:
         blocks = -(-n // 64 * 8 // THREADS)
-        operands = [_operand(*pair) for pair in zip((left, right), tops, strict=True)]
-        run(
+        operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
+        launch(
             'addition.cu', 'weigh', min(MAX_WEIGHING_BLOCKS, blocks), THREADS,
             [*operands, weighed, n, bits, words(random)], device,
         )  # fmt: skip
-        run(
+        launch(
             'addition.cu', 'add', blocks, THREADS,
             [left, right, out, weighed, n, bits, words(random), finite.flag(device),
              finite.number(device)],
@@ -46,11 +45,11 @@ def add(
         if out.data_ptr() != x.data_ptr():
             x.copy_(out)
         out = x
-    remember_top(out, weighed[-1])
+    remember_magnitude(out, weighed[-1])
     return out
 
 
-def _operand(x: Tensor, top: int | Tensor | None) -> tuple[Argument, ...]:
+def _operand(x: Tensor, largest: int | Tensor | None) -> tuple[Argument, ...]:
     """The struct ``operand`` of addition.cu."""
-    tops = largest(x, top)
-    return x, tops, tops.numel()
+    magnitudes = magnitudes_of(x, largest)
+    return x, magnitudes, magnitudes.numel()

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
-from ..reference.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS, checked_count
-from ..tops import remember_top
+from ..host.arguments import flat, pair
+from ..host.checks import checked_count
+from ..host.norm import LAYER_WEIGHT_BITS, NORMALISED_BITS
+from ..magnitudes import remember_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument
-from .mapping import THREADS, dequantize, quantize, run
-from .norm import COEFFICIENTS, contiguous, same_width, statistics
+from .mapping import dequantize, quantize
+from .norm import COEFFICIENTS, statistics
 
 COLUMNS, PART_ROWS = 32, 256
 AFFINE_BYTES = 16
@@ -20,7 +23,7 @@ AFFINE_BYTES = 16
 def layer_norm(
     x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm`, but `check` reports what is not finite."""
+    """As `Backend.layer_norm`."""
     mantissa = x.mantissa.contiguous()
     (rows, size), device = mantissa.shape, mantissa.device
     sums = torch.empty((2, rows), dtype=torch.int64, device=device)
@@ -29,21 +32,21 @@ def layer_norm(
     layer = _layer(x, mantissa, sums, weight, eps)
     if rows:
         affine = torch.empty(AFFINE_BYTES // 4 + size, dtype=torch.int32, device=device)
-        run(
+        launch(
             'layer_norm.cu', 'prepare_affine', 1, THREADS,
-            [layer, contiguous(bias), affine, finite.flag(device), finite.number(device)], device,
+            [layer, flat(bias), affine, finite.flag(device), finite.number(device)], device,
         )  # fmt: skip
         name = f'layer_norm_{8 * mantissa.element_size()}'
-        run('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
-    remember_top(out, top)
+        launch('layer_norm.cu', name, rows, THREADS, [layer, sums, affine, out, top], device)
+    remember_magnitude(out, top)
     return out, sums
 
 
 def layer_norm_grad(
     grad: FixedPoint, x: FixedPoint, sums: Tensor, weight: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `mmint.backends.reference.layer_norm_grad`."""
-    left, right = (m.contiguous() for m in same_width(grad.mantissa, x.mantissa))
+    """As `Backend.layer_norm_grad`."""
+    left, right = (m.contiguous() for m in pair(grad, x)[:2])
     (rows, size), device = right.shape, right.device
     made = torch.empty((rows, COEFFICIENTS), dtype=torch.int64, device=device)
     dx = torch.empty((rows, size), dtype=torch.float32, device=device)
@@ -53,11 +56,11 @@ def layer_norm_grad(
     if rows:
         width = 8 * right.element_size()
         name = f'layer_norm_grad_{width}'
-        run('layer_norm.cu', name, rows, THREADS, [layer, gradient, dx, top], device)
+        launch('layer_norm.cu', name, rows, THREADS, [layer, gradient, dx, top], device)
         blocks = -(-size // COLUMNS) * -(-rows // PART_ROWS)
         name = f'layer_weight_grad_{width}'
-        run('layer_norm.cu', name, blocks, THREADS, [layer, gradient, totals], device)
-    remember_top(dx, top)
+        launch('layer_norm.cu', name, blocks, THREADS, [layer, gradient, totals], device)
+    remember_magnitude(dx, top)
     dweight = dequantize(totals[0], grad.exponent + _normalised_exponent(size))
     return dx, dweight, dequantize(totals[1], grad.exponent)
 

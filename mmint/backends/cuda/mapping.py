@@ -6,27 +6,26 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..tops import known_top
+from ..host.arguments import words
+from ..magnitudes import known_magnitude
 from . import finite
+from .launch import THREADS, launch
 from .launcher import Argument, launcher
 
-THREADS = 256
 TILE_CHANNELS, TILE_PIXELS = 32, 128
 MAX_PARTS = 1024
-MAX_BLOCKS = 2048
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, top: int | Tensor | None = None
+    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
-    """As `mmint.backends.reference.quantize`, but `check` reports what is not finite.
+    """As `Backend.quantize`; mantissas of four dimensions are channels-last in memory.
 
-    ``top``, an int or an int32 tensor, is looked for where none is given. Mantissas of four
-    dimensions are channels-last in memory.
+    ``largest`` is looked for where none is given.
     """
-    if top is None:
-        top = known_top(x)
+    if largest is None:
+        largest = known_magnitude(x)
     x = x.detach().contiguous()
     dtype, device = mantissa_dtype(bits), x.device
     images, channels, pixels = 1, 1, x.numel()
@@ -38,34 +37,34 @@ def quantize(
         name = 'quantize_images'
         blocks = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
     exponent = torch.empty((), dtype=torch.int32, device=device)
-    tops = largest(x, top)
-    run('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
-        (x, mantissa, tops, tops.numel(), exponent, finite.flag(device), finite.number(device),
-         bits, images, channels, pixels, words(random)),
+    magnitudes = magnitudes_of(x, largest)
+    launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
+        (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
+         finite.number(device), bits, images, channels, pixels, words(random)),
     ], device)  # fmt: skip
     return FixedPoint(mantissa, exponent, bits)
 
 
-def largest(x: Tensor, top: int | Tensor | None) -> Tensor:
-    """int32 bit patterns, whose maximum is that of ``x``: ``top`` alone where it is known."""
-    if isinstance(top, Tensor):
-        return top
-    if top is not None:
-        return torch.tensor(top, dtype=torch.int32, device=x.device)
+def magnitudes_of(x: Tensor, largest: int | Tensor | None) -> Tensor:
+    """int32 bit patterns, the highest that of the largest magnitude: ``largest`` where known."""
+    if isinstance(largest, Tensor):
+        return largest
+    if largest is not None:
+        return torch.tensor(largest, dtype=torch.int32, device=x.device)
     parts = max(1, min(MAX_PARTS, -(-x.numel() // (16 * THREADS))))
-    tops = torch.empty(parts, dtype=torch.int32, device=x.device)
-    run('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), tops], x.device)
-    return tops
+    found = torch.empty(parts, dtype=torch.int32, device=x.device)
+    launch('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), found], x.device)
+    return found
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
-    """As `mmint.backends.reference.dequantize`."""
+    """As `Backend.dequantize`."""
     if mantissa.dtype not in SIGNED:
         mantissa = mantissa.to(torch.int64)
     mantissa = mantissa.contiguous()
     out = torch.empty(mantissa.shape, dtype=torch.float32, device=mantissa.device)
     if mantissa.numel():
-        run(
+        launch(
             'mapping.cu', f'dequantize_{8 * mantissa.element_size()}',
             -(-mantissa.numel() // THREADS), THREADS,
             [mantissa, out, mantissa.numel(), exponent_sum(exponent)], mantissa.device,
@@ -74,7 +73,7 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
-    """As `mmint.backends.reference.channel_sum`."""
+    """As `Backend.channel_sum`."""
     mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
     out = torch.empty(channels, dtype=torch.float32, device=mantissa.device)
@@ -89,30 +88,11 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
         kernel, (-(-channels // 32), parts, 1), (32, 8, 1), 0, [mantissa, sums, rows, channels],
         mantissa.device,
     )  # fmt: skip
-    run(
+    launch(
         'mapping.cu', 'channel_sum', -(-channels // THREADS), THREADS,
         [sums, out, parts, channels, exponent_sum(grad.exponent)], mantissa.device,
     )  # fmt: skip
     return out
-
-
-def run(
-    source: str,
-    name: str,
-    blocks: int,
-    threads: int,
-    arguments: list[Argument],
-    device: torch.device,
-) -> None:
-    """Launches a kernel that needs ``blocks`` blocks, or fewer that take several turns."""
-    kernel = launcher().kernel(source, name, device)
-    grid = (max(1, min(MAX_BLOCKS, blocks)), 1, 1)
-    launcher().launch(kernel, grid, (threads, 1, 1), 0, arguments, device)
-
-
-def words(random: RandomBits | None) -> tuple[int, ...]:
-    """The struct ``random_words`` of philox.cuh."""
-    return (0, 0, 0, 0, 0, 0) if random is None else (1, *random.words())
 
 
 def exponent_sum(exponent: Tensor | int, addend: int = 0) -> tuple[Argument, ...]:

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
-from ..reference.pooling import RECIPROCAL_BITS, reciprocals
-from ..tops import remember_top
-from .mapping import run
+from ..host.pooling import RECIPROCAL_BITS, reciprocals
+from ..magnitudes import remember_magnitude
+from .launch import launch
 
 CHANNELS, PLACES = 32, 8
 
 
 def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d`."""
-    size = tuple(x.mantissa.shape)
-    return _average('avg_pool2d', x, (*size[:2], *map(len, windows[:2])), size[2:], windows)
+    """As `Backend.avg_pool2d`."""
+    images, channels, *image = x.mantissa.shape
+    shape = (images, channels, *map(len, windows[:2]))
+    return _average('avg_pool2d', x, shape, image, windows)
 
 
 def avg_pool2d_grad(
     grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
 ) -> Tensor:
-    """As `mmint.backends.reference.avg_pool2d_grad`."""
-    size = tuple(input_size)
-    return _average('avg_pool2d_grad', grad, size, size[2:], windows)
+    """As `Backend.avg_pool2d_grad`."""
+    return _average('avg_pool2d_grad', grad, tuple(input_size), input_size[2:], windows)
 
 
 def _average(
-    name: str, x: FixedPoint, shape: tuple[int, ...], image: tuple[int, int], windows: Windows
+    name: str, x: FixedPoint, shape: tuple[int, ...], image: Sequence[int], windows: Windows
 ) -> Tensor:
     mantissa = x.mantissa.contiguous(memory_format=torch.channels_last)
     device = mantissa.device
@@ -39,20 +40,20 @@ def _average(
     top = torch.zeros((), dtype=torch.int32, device=device)
     if out.numel():
         results = out.numel() // shape[1]
-        run(
+        launch(
             'pooling.cu', f'{name}_{8 * mantissa.element_size()}',
             -(-shape[1] // CHANNELS) * -(-results // PLACES), CHANNELS * PLACES,
             [(mantissa, out, *shape[:2], -RECIPROCAL_BITS, x.exponent, top),
-             (*_tables(windows, image, device), *image, *map(len, windows[:2]))],
+             (*_tables(windows, tuple(image), device), *image, *map(len, windows[:2]))],
             device,
         )  # fmt: skip
-    remember_top(out, top)
+    remember_magnitude(out, top)
     return out
 
 
 @functools.cache
 def _tables(
-    windows: Windows, image: tuple[int, int], device: torch.device
+    windows: Windows, image: tuple[int, ...], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The tensors of the struct ``windows`` of pooling.cu, for images of ``image`` size.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype
-from ..reference.sgd import scalar
+from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
+from ..host.arguments import words
 from . import finite
-from .mapping import THREADS, run, words
+from .launch import THREADS, launch
 
 PHASES = 8
 STATE_WORDS = 8
@@ -27,10 +27,7 @@ def sgd_step(
     nesterov: bool,
     random: RandomBits,
 ) -> FixedPoint:
-    """As `mmint.backends.reference.sgd_step`, but `check` reports what is not finite.
-
-    The parameter then stays as it is.
-    """
+    """As `Backend.sgd_step`."""
     device, dtype = param.device, mantissa_dtype(bits)
     values, grad = param.detach().contiguous(), grad.detach().contiguous()
     buffer = torch.empty(param.shape, dtype=dtype, device=device)
@@ -49,12 +46,12 @@ def sgd_step(
         words(random._replace(role=Role(0))),
     )  # fmt: skip
     if n <= ONE_BLOCK:
-        run('sgd.cu', 'sgd_step', 1, THREADS, [arguments, 0, PHASES - 1], device)
+        launch('sgd.cu', 'sgd_step', 1, THREADS, [arguments, 0, PHASES - 1], device)
     else:
         for phase in range(PHASES):
             if nesterov or phase not in NESTEROV_PHASES:
                 blocks = -(-n // (8 * THREADS))
-                run('sgd.cu', 'sgd_step', blocks, THREADS, [arguments, phase, phase], device)
+                launch('sgd.cu', 'sgd_step', blocks, THREADS, [arguments, phase, phase], device)
     if values.data_ptr() != param.data_ptr():
         param.detach().copy_(values)
     return FixedPoint(buffer, exponent, bits)

@@ -4,10 +4,12 @@ Sums of products are carried by float64 where a bound shows that they stay below
 every step is an exact integer; all else is int64. Other backends must give the same bits.
 """
 
+from ..errors import check
+from .activation import relu, relu_grad
 from .addition import add
-from .exact import max_pool2d, max_pool2d_grad, relu, relu_grad
-from .mapping import check, dequantize, quantize
-from .norm import (
+from .mapping import dequantize, quantize
+from .max_pooling import max_pool2d, max_pool2d_grad
+from .norms import (
     batch_norm,
     batch_norm_grad,
     batch_norm_weight_grad,
@@ -33,7 +35,7 @@ from .products import (
 from .sgd import sgd_step
 
 name = 'reference'
-planes_last = False  # for `mmint.ops.function.map_planes`
+planes_last = False
 
 __all__ = [
     'add',

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
-from .mapping import dequantize, mantissa_at, shared_exponent, split_sign
+from ...numerics.float32 import split_sign
+from ..host.checks import check_operands
+from .mapping import dequantize, mantissa_at, shared_exponent
 
 # An operand whose exponent is lower than the other's by more than this is below 2**-25 of a unit.
 MAX_ALIGNMENT = 40
@@ -21,25 +23,17 @@ MAX_ALIGNMENT = 40
 def add(
     x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
 ) -> Tensor:
-    """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
+    """As `Backend.add`.
 
     The sum of mantissas is below 2**57, so exact. Where exponents differ by more than
     `MAX_ALIGNMENT` (as those of scores and of a mask of huge numbers do), an element is that of the
     higher one, or, where that is 0, of the lower one.
-
-    Args:
-        random: the name of the random bits, or None to round both to nearest.
-        inplace: whether the sum replaces ``x``.
-
-    Raises:
-        ValueError: if they are not of one shape and float32.
-        NonFiniteError: if an element is infinite or not a number.
     """
     check_operands(x, y)
-    draws = (None, None)
+    draws: tuple[Tensor | None, Tensor | None] = (None, None)
     if random is not None:
-        drawn = random.draw(x.numel(), x.device).view(x.shape)
-        draws = drawn, 65535 - drawn
+        bits16 = random.draw(x.numel(), x.device).view(x.shape)
+        draws = bits16, 65535 - bits16
     terms = []
     for operand, drawn in zip((x, y), draws, strict=True):
         negative, magnitude = split_sign(operand)
@@ -59,13 +53,3 @@ def add(
     else:
         out = dequantize(*terms[0]) if terms else torch.zeros_like(x)
     return x.copy_(out) if inplace else out
-
-
-def check_operands(x: Tensor, y: Tensor) -> None:
-    """Raises ValueError if ``x`` and ``y`` are not of one shape and float32."""
-    if x.shape != y.shape or x.dtype != torch.float32 or y.dtype != torch.float32:
-        raise ValueError(
-            f'a tensor of shape {tuple(x.shape)} and {x.dtype} and one of shape {tuple(y.shape)} '
-            f'and {y.dtype} were given, two of one shape and torch.float32 are accepted: expand '
-            'one, or convert it with .float()'
-        )

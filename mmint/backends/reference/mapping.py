@@ -14,53 +14,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..errors import NonFiniteError
-
-FRACTION_BITS = 16
-
-
-def check(device: torch.device) -> None:
-    """Raises what calls on ``device`` have not raised yet: nothing, for here they raise at once."""
+from ...numerics import FixedPoint, NonFiniteError, RandomBits, mantissa_dtype
+from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
+from ...numerics.integers import shift_right_even, shift_right_stochastic
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, top: int | Tensor | None = None
+    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
-    """Linear fixed-point mapping of a float32 tensor.
-
-    Args:
-        x: float32, any shape.
-        bits: width of a mantissa, 4..16.
-        random: the name of the random bits for stochastic rounding, or None to round to nearest,
-            ties to even.
-        top: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to share
-            an exponent, an int or an int32 tensor of one element; that of the largest in ``x``
-            unless given.
-
-    Raises:
-        NonFiniteError: if an element is infinite or not a number.
-    """
+    """As `Backend.quantize`."""
     negative, magnitude = split_sign(x)
-    exponent = shared_exponent(magnitude, bits, None if top is None else int(top))
+    exponent = shared_exponent(magnitude, bits, None if largest is None else int(largest))
     mantissa = _mantissa_at(magnitude, exponent, random).to(mantissa_dtype(bits))
     mantissa = torch.where(negative, -mantissa, mantissa)
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=x.device), bits)
 
 
-def shared_exponent(magnitude: Tensor, bits: int, top: int | None = None) -> int:
+def shared_exponent(magnitude: Tensor, bits: int, largest: int | None = None) -> int:
     """The exponent at which the magnitudes (bit patterns) fit ``bits`` bits, rounded either way.
 
     Raises:
         NonFiniteError: if a magnitude is infinite or not a number.
     """
     p = bits - 1
-    if top is None:
-        top = int(magnitude.max()) if magnitude.numel() else 0
-    field, mantissa24 = fields(torch.tensor(top))
-    if field == 255:
+    if largest is None:
+        largest = int(magnitude.max()) if magnitude.numel() else 0
+    field, mantissa24 = fields(torch.tensor(largest))
+    if field == NOT_FINITE:
         raise NonFiniteError
-    if not top:
+    if not largest:
         return 0
     scale = max(int(field), 1)
     if mantissa24 > ((1 << p) - 1) << (24 - p):
@@ -73,18 +55,6 @@ def quantize_at(x: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
     negative, magnitude = split_sign(x)
     mantissa = _mantissa_at(magnitude, exponent, random)
     return torch.where(negative, -mantissa, mantissa)
-
-
-def split_sign(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Sign (bool) and magnitude (int64 bit pattern without sign) of a float32 tensor."""
-    pattern = x.contiguous().view(torch.int32).to(torch.int64)
-    return pattern < 0, pattern & 0x7FFFFFFF
-
-
-def fields(magnitude: Tensor) -> tuple[Tensor, Tensor]:
-    """Exponent field and 24-bit mantissa of bit patterns; subnormals have no hidden bit."""
-    field = magnitude >> 23
-    return field, (magnitude & 0x7FFFFF) | (field.clamp(max=1) << 23)
 
 
 def _mantissa_at(magnitude: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
@@ -106,61 +76,6 @@ def mantissa_at(magnitude: Tensor, exponent: int, drawn: Tensor | None) -> Tenso
     return shift_right_stochastic(mantissa24, shift, drawn)
 
 
-def shift_right_even(magnitude: Tensor, shift: Tensor) -> Tensor:
-    """``magnitude / 2**shift`` for int64 ``magnitude >= 0``, to nearest, ties to even.
-
-    Negative shifts go left; the caller sees to it that the result fits.
-    """
-    right = shift.clamp(0, 63)
-    kept = torch.where(right < 63, magnitude >> right.clamp(max=62), 0)
-    rest = magnitude - (kept << right.clamp(max=62))
-    half = torch.where(right > 0, 1 << (right - 1).clamp(0, 62), 0)
-    up = (rest > half) | ((rest == half) & (half > 0) & (kept & 1 == 1))
-    return (kept + up) << (-shift).clamp(min=0)
-
-
-def shift_right_stochastic(magnitude: Tensor, shift: Tensor, drawn: Tensor) -> Tensor:
-    """``magnitude / 2**shift`` for int64 ``magnitude >= 0``, rounded stochastically.
-
-    ``drawn`` holds 16 random bits for each element. Negative shifts go left; the caller sees to it
-    that the result fits.
-    """
-    cut = shift - FRACTION_BITS
-    fine = torch.where(
-        cut >= 0,
-        torch.where(cut < 63, magnitude >> cut.clamp(0, 62), 0),
-        magnitude << (-cut).clamp(0, FRACTION_BITS),
-    )
-    rounded = (fine + drawn) >> FRACTION_BITS
-    return torch.where(shift > 0, rounded, magnitude << (-shift).clamp(min=0))
-
-
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
-    """Non-linear inverse mapping: the float32 nearest to ``mantissa * 2**exponent``.
-
-    Normalise, round once to what float32 can hold there (24 bits, fewer for subnormals; ties to
-    even), pack. Overflow gives infinity, which the next mapping reports.
-
-    Args:
-        mantissa: any integer dtype, any shape, magnitudes below 2**62.
-        exponent: the exponent that the mantissas share, or one for each, int64.
-    """
-    mantissa = mantissa.to(torch.int64)
-    magnitude = mantissa.abs()
-    shift = (bit_length(magnitude) - 24).clamp(min=-149 - exponent)
-    rounded = shift_right_even(magnitude, shift)
-    pattern = ((shift + exponent + 149) << 23) + rounded
-    pattern = torch.where(pattern >= 255 << 23, 255 << 23, pattern)
-    pattern = torch.where(magnitude == 0, 0, pattern)
-    pattern = torch.where(mantissa < 0, pattern - 2**31, pattern)
-    return pattern.to(torch.int32).view(torch.float32)
-
-
-def bit_length(magnitude: Tensor) -> Tensor:
-    """Number of significant bits of int64 ``magnitude >= 0``: 63 less the leading zeros."""
-    length = torch.zeros_like(magnitude)
-    for step in (32, 16, 8, 4, 2, 1):
-        longer = magnitude >= 1 << step
-        magnitude = torch.where(longer, magnitude >> step, magnitude)
-        length += step * longer
-    return length + magnitude.clamp(max=1)
+    """As `Backend.dequantize`."""
+    return to_float32(mantissa, exponent)

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from ...numerics import FixedPoint
 from ..geometry import Windows
+from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from .mapping import dequantize
-
-RECIPROCAL_BITS = 40
 
 
 def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
-    """Means of ``x`` (N, C, H, W) over ``windows`` as float32 (N, C, rows, columns).
+    """As `Backend.avg_pool2d`.
 
     A sum of mantissas times a reciprocal is below 2**(15 + RECIPROCAL_BITS), since no window has
     more elements than its divisor.
@@ -37,21 +36,11 @@ def avg_pool2d(x: FixedPoint, windows: Windows) -> Tensor:
 def avg_pool2d_grad(
     grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
 ) -> Tensor:
-    """Gradient of `avg_pool2d` for its input, of shape ``input_size``, as float32.
-
-    An element's sum over the windows that hold it is exact for up to 2**(23 - bits) windows.
-    """
+    """As `Backend.avg_pool2d_grad`."""
     rows = _members(windows.rows, input_size[2], grad.mantissa.device)
     columns = _members(windows.columns, input_size[3], grad.mantissa.device)
     share = grad.mantissa.to(torch.int64) * reciprocals(windows, grad.mantissa.device)
     return dequantize(rows.t() @ share @ columns, _exponent(grad))
-
-
-def reciprocals(windows: Windows, device: torch.device | str = 'cpu') -> Tensor:
-    """The fixed-point reciprocal of each window's divisor, int64 (rows, columns)."""
-    one = 1 << RECIPROCAL_BITS
-    rounded = [[(2 * one + d) // (2 * d) for d in row] for row in windows.divisors]
-    return torch.tensor(rounded, dtype=torch.int64, device=device)
 
 
 def _exponent(x: FixedPoint) -> int:

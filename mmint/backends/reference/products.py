@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits
-from ..errors import NonFiniteError
+from ...numerics import FixedPoint, NonFiniteError, RandomBits
+from ...numerics.float32 import NOT_FINITE, fields, split_sign
+from ...numerics.integers import shift_right_even
 from ..geometry import Geometry
-from .mapping import dequantize, fields, quantize_at, shift_right_even, split_sign
+from ..host.checks import check_matrices
+from .mapping import dequantize, quantize_at
 
 
 def conv2d(
@@ -23,11 +25,7 @@ def conv2d(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
-
-    ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random`` names
-    (None: to nearest) and added to the accumulators.
-    """
+    """As `Backend.conv2d`."""
     _check_sum(weight.mantissa[0].numel(), x, weight)
     total = F.conv2d(_wide(x), _wide(weight), None, *geometry)
     return _finish(total, _sum_exponent(x, weight), bias, random, channel_dim=1)
@@ -41,12 +39,10 @@ def conv2d_input_grad(
     bias: Tensor | None = None,
     random: RandomBits | None = None,
 ) -> Tensor:
-    """Gradient of `conv2d` for its input, of shape ``input_size``, as float32.
-
-    It is also the forward pass of a transposed convolution, for which ``bias`` (C,) is there.
-    """
+    """As `Backend.conv2d_input_grad`."""
     _check_sum(weight.mantissa[:, 0].numel(), grad, weight)
-    total = _backward(grad, weight, geometry, input_size=input_size)
+    x = _empty(input_size, grad)
+    total = _backward(grad, x, _wide(weight), geometry, (True, False))
     return _finish(total, _sum_exponent(grad, weight), bias, random, channel_dim=1)
 
 
@@ -56,41 +52,29 @@ def conv2d_weight_grad(
     weight_size: tuple[int, int, int, int],
     geometry: Geometry,
 ) -> Tensor:
-    """Gradient of `conv2d` for its weight, of shape ``weight_size``, as float32."""
+    """As `Backend.conv2d_weight_grad`."""
     total = torch.zeros(weight_size, dtype=torch.int64, device=grad.mantissa.device)
+    weight = _empty(weight_size, grad)
     for i in range(len(grad.mantissa)):  # image by image: the sum over a batch may pass 2**53
         one_grad = grad._replace(mantissa=grad.mantissa[i : i + 1])
         one_x = x._replace(mantissa=x.mantissa[i : i + 1])
         _check_sum(one_grad.mantissa[0, 0].numel(), grad, x)
-        total += _backward(one_grad, one_x, geometry, weight_size=weight_size).to(torch.int64)
+        sums = _backward(one_grad, _wide(one_x), weight, geometry, (False, True))
+        total += sums.to(torch.int64)
     return dequantize(total, _sum_exponent(grad, x))
 
 
 def matmul(
     a: FixedPoint, b: FixedPoint, bias: Tensor | None = None, random: RandomBits | None = None
 ) -> Tensor:
-    """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
-
-    Both have the same leading dimensions; ``bias`` (N,) as in `conv2d`, without leading dimensions.
-    """
+    """As `Backend.matmul`."""
     check_matrices(a, b)
     _check_sum(a.mantissa.shape[-1], a, b)
     return _finish(_wide(a) @ _wide(b), _sum_exponent(a, b), bias, random, channel_dim=-1)
 
 
-def check_matrices(a: FixedPoint, b: FixedPoint) -> None:
-    """Raises ValueError if ``a`` (..., M, K) and ``b`` do not go together in `matmul`."""
-    *batch, _, k = a.mantissa.shape
-    if b.mantissa.shape[:-1] != (*batch, k):
-        wanted = ', '.join(map(str, (*batch, k, 'N')))
-        raise ValueError(
-            f'matrices of shapes {tuple(a.mantissa.shape)} and {tuple(b.mantissa.shape)} were '
-            f'given, a second one of shape ({wanted}) is accepted: reshape it'
-        )
-
-
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
-    """The bias gradient: the sum of ``grad`` over all dimensions but one, float32."""
+    """As `Backend.channel_sum`."""
     dims = [d for d in range(grad.mantissa.dim()) if d != channel_dim % grad.mantissa.dim()]
     total = grad.mantissa.sum(dims, dtype=torch.int64) if dims else grad.mantissa
     return dequantize(total, grad.exponent)
@@ -112,24 +96,21 @@ def _check_sum(length: int, a: FixedPoint, b: FixedPoint) -> None:
         )
 
 
+def _empty(size: tuple[int, ...], like: FixedPoint) -> Tensor:
+    """A tensor of which PyTorch reads the size only."""
+    return torch.empty(1, dtype=torch.float64, device=like.mantissa.device).expand(size)
+
+
 def _backward(
-    grad: FixedPoint,
-    other: FixedPoint,
-    geometry: Geometry,
-    input_size: tuple[int, ...] | None = None,
-    weight_size: tuple[int, ...] | None = None,
+    grad: FixedPoint, x: Tensor, weight: Tensor, geometry: Geometry, wants: tuple[bool, bool]
 ) -> Tensor:
-    """Input gradient (``other`` is the weight) or weight gradient (``other`` is the input)."""
-    empty = torch.empty(1, dtype=torch.float64, device=grad.mantissa.device)
-    other_wide = _wide(other)
-    wants_input = input_size is not None
-    x = empty.expand(input_size) if wants_input else other_wide
-    weight = other_wide if wants_input else empty.expand(weight_size)
+    """The gradient for the input or for the weight, whichever of both ``wants`` says."""
     stride, padding, dilation, groups = geometry
-    return torch.ops.aten.convolution_backward(
+    grads = torch.ops.aten.convolution_backward(
         _wide(grad), x, weight, None, stride, padding, dilation, False, (0, 0), groups,
-        (wants_input, not wants_input, False),
-    )[0 if wants_input else 1]  # fmt: skip
+        (*wants, False),
+    )  # fmt: skip
+    return grads[wants.index(True)]
 
 
 def _finish(
@@ -146,7 +127,7 @@ def _finish(
     shape = [1] * total.dim()
     shape[channel_dim] = -1
     field, _ = fields(split_sign(bias)[1].max())
-    if field == 255:
+    if field == NOT_FINITE:
         raise NonFiniteError
     if not total.any():
         return bias.detach().view(shape).expand(total.shape).clone()

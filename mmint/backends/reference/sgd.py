@@ -14,17 +14,15 @@ they are aligned, so that int64 holds every sum.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype
-from .mapping import bit_length, dequantize, quantize, shift_right_stochastic
+from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
+from ...numerics.integers import bit_length, shift_right_stochastic
+from .mapping import dequantize, quantize
 
-SCALAR_BITS = 15
 MAX_ALIGNMENT = 28
-Wide = tuple[Tensor, int]  # int64 integers and their exponent
+Integers = tuple[Tensor, int]  # int64 integers and their exponent
 
 
 def sgd_step(
@@ -38,17 +36,7 @@ def sgd_step(
     nesterov: bool,
     random: RandomBits,
 ) -> FixedPoint:
-    """Updates ``param`` in place and returns the new momentum buffer.
-
-    Args:
-        param: float32, any shape; on return its values lie on a ``bits``-wide grid.
-        grad: float32, the shape of ``param``.
-        momentum_buffer: None in the first step, where the momentum is the gradient itself.
-        random: names the bits; its role is replaced by each of the update's own.
-
-    Raises:
-        NonFiniteError: if an element of ``param`` or ``grad`` is infinite or not a number.
-    """
+    """As `Backend.sgd_step`."""
 
     def draws(role: Role) -> RandomBits:
         return random._replace(role=role)
@@ -72,25 +60,16 @@ def sgd_step(
     return buffer
 
 
-def scalar(value: float) -> tuple[int, int]:
-    """A scalar as (mantissa of 16 bits, exponent), rounded to nearest."""
-    fraction, exponent = math.frexp(value)
-    mantissa = round(math.ldexp(fraction, SCALAR_BITS))
-    if abs(mantissa) == 1 << SCALAR_BITS:
-        mantissa, exponent = mantissa // 2, exponent + 1
-    return mantissa, exponent - SCALAR_BITS
-
-
-def _wide(x: FixedPoint) -> Wide:
+def _wide(x: FixedPoint) -> Integers:
     return x.mantissa.to(torch.int64), int(x.exponent)
 
 
-def _scaled(x: Wide, factor: float) -> Wide:
+def _scaled(x: Integers, factor: float) -> Integers:
     mantissa, exponent = scalar(factor)
     return x[0] * mantissa, x[1] + exponent
 
 
-def _add(terms: list[Wide], random: RandomBits) -> Wide:
+def _add(terms: list[Integers], random: RandomBits) -> Integers:
     """The sum at the lowest exponent that needs no left shift by more than `MAX_ALIGNMENT` bits.
 
     A term below that exponent is rounded to it, stochastically. Terms that are zero do not count.
@@ -112,16 +91,16 @@ def _add(terms: list[Wide], random: RandomBits) -> Wide:
     return total, common
 
 
-def _narrow(x: Wide, bits: int, random: RandomBits) -> FixedPoint:
+def _narrow(x: Integers, bits: int, random: RandomBits) -> FixedPoint:
     """Maps wide integers to ``bits`` bits as `quantize` maps floats: unbiased, nothing clipped."""
     p = bits - 1
     wide, exponent = x
     magnitude = wide.abs()
-    top = magnitude.max() if wide.numel() else torch.tensor(0)
-    shift = int(bit_length(top)) - p
-    if shift > 0 and top > ((1 << p) - 1) << shift:
+    largest = magnitude.max() if wide.numel() else torch.tensor(0)
+    shift = int(bit_length(largest)) - p
+    if shift > 0 and largest > ((1 << p) - 1) << shift:
         shift += 1
-    exponent = exponent + shift if top else 0
+    exponent = exponent + shift if largest else 0
     drawn = random.draw(wide.numel(), wide.device).view(wide.shape)
     rounded = shift_right_stochastic(magnitude, torch.tensor(shift), drawn)
     mantissa = (wide.sign() * rounded).to(mantissa_dtype(bits))

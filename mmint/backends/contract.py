@@ -1,0 +1,388 @@
+"""What a backend is: every integer operation, by name, shapes, types and errors.
+
+A backend is a module. `mmint.backends.reference` defines the bits of each operation; the others
+compute the same bits, faster. Fixed-point tensors and float32 results are on the device of the
+arguments. ``random`` names the random bits of a rounding, None rounds to nearest, ties to even.
+
+Where a value is infinite or not a number, an operation raises `NonFiniteError`: at once on a CPU;
+on a GPU, where nothing waits for the device, it goes on with zeros and `Backend.check` raises.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..numerics import FixedPoint, RandomBits
+from .geometry import Geometry, Pooling, Windows
+
+
+class Backend(Protocol):
+    """The integer operations on one kind of device.
+
+    Attributes:
+        name: as `MMINT_BACKEND` and people call it.
+        planes_last: whether norms and pooling read channels-last mantissas fastest, not planes.
+    """
+
+    name: str
+    planes_last: bool
+
+    # ---- mapping ----
+
+    def quantize(
+        self, x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+    ) -> FixedPoint:
+        """Linear mapping of a float32 tensor of any shape to fixed point.
+
+        Args:
+            x: float32.
+            bits: width of a mantissa, 4..16.
+            largest: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to
+                share an exponent, an int or an int32 tensor of one element; the largest magnitude
+                of ``x`` unless given.
+
+        Raises:
+            NonFiniteError: if an element is infinite or not a number.
+        """
+
+    def dequantize(self, mantissa: Tensor, exponent: Tensor | int) -> Tensor:
+        """Non-linear inverse mapping: the float32 nearest to ``mantissa * 2**exponent``.
+
+        Overflow gives infinity, which the next mapping reports.
+
+        Args:
+            mantissa: any integer dtype, any shape, magnitudes below 2**62.
+            exponent: the exponent that the mantissas share.
+        """
+
+    def check(self, device: torch.device) -> None:
+        """Raises what calls on ``device`` have not raised yet; called once an iteration.
+
+        Raises:
+            NonFiniteError: if a call since the last check met an infinity or NaN.
+        """
+
+    # ---- products ----
+
+    def conv2d(
+        self,
+        x: FixedPoint,
+        weight: FixedPoint,
+        geometry: Geometry,
+        bias: Tensor | None = None,
+        random: RandomBits | None = None,
+    ) -> Tensor:
+        """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
+
+        ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random``
+        names and added to the accumulators.
+
+        Raises:
+            NonFiniteError: if an element of ``bias`` is infinite or not a number.
+        """
+
+    def conv2d_input_grad(
+        self,
+        grad: FixedPoint,
+        weight: FixedPoint,
+        input_size: tuple[int, int, int, int],
+        geometry: Geometry,
+        bias: Tensor | None = None,
+        random: RandomBits | None = None,
+    ) -> Tensor:
+        """Gradient of `conv2d` for its input, of shape ``input_size``, as float32.
+
+        It is also the forward pass of a transposed convolution, for which ``bias`` (C,) is there.
+        """
+
+    def conv2d_weight_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        weight_size: tuple[int, int, int, int],
+        geometry: Geometry,
+    ) -> Tensor:
+        """Gradient of `conv2d` for its weight, of shape ``weight_size``, as float32."""
+
+    def matmul(
+        self,
+        a: FixedPoint,
+        b: FixedPoint,
+        bias: Tensor | None = None,
+        random: RandomBits | None = None,
+    ) -> Tensor:
+        """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
+
+        Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`.
+
+        Raises:
+            ValueError: if the shapes do not go together.
+            NonFiniteError: if an element of ``bias`` is infinite or not a number.
+        """
+
+    def channel_sum(self, grad: FixedPoint, channel_dim: int) -> Tensor:
+        """The bias gradient: the sum of ``grad`` over all dimensions but one, float32."""
+
+    # ---- addition ----
+
+    def add(
+        self,
+        x: Tensor,
+        y: Tensor,
+        bits: int,
+        random: RandomBits | None,
+        inplace: bool = False,
+    ) -> Tensor:
+        """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
+
+        Args:
+            inplace: whether the sum replaces ``x``.
+
+        Raises:
+            ValueError: if they are not of one shape and float32.
+            NonFiniteError: if an element is infinite or not a number.
+        """
+
+    # ---- norms ----
+
+    def plane_sums(self, x: FixedPoint) -> Tensor:
+        """Sums of ``x`` (N, C, ...) and of its squares over each plane: int64 (2, N, C), exact."""
+
+    def plane_products(self, grad: FixedPoint, x: FixedPoint) -> Tensor:
+        """Sums of ``grad`` and of ``grad * x`` over each plane: int64 (2, N, C), exact."""
+
+    def batch_norm(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        count: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """Batch norm of ``x`` (N, C, ...) with the statistics of the batch, as float32.
+
+        Args:
+            sums: int64 (2, C): `plane_sums` summed over images, and over processes.
+            count: how many elements of a channel were summed.
+            weight, bias: float32 (C,), or None for 1 and 0.
+
+        Raises:
+            NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
+        """
+
+    def batch_norm_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        count: int,
+        weight: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """Gradient of `batch_norm` for its input, of its shape, as float32.
+
+        Args:
+            products: int64 (2, C): `plane_products` summed over images, and over processes.
+        """
+
+    def batch_norm_weight_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        count: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of `batch_norm` for weight and bias, float32 (C,).
+
+        Args:
+            grad, x: what was summed; only their exponents count.
+            products: as for `batch_norm_grad`, but of this process's images alone.
+        """
+
+    def update_running(
+        self,
+        mean: Tensor,
+        var: Tensor,
+        x: FixedPoint,
+        sums: Tensor,
+        count: int,
+        momentum: float,
+    ) -> None:
+        """Moves float32 ``mean`` and ``var`` (C,) towards the batch's, in place, to nearest.
+
+        ``new = old + momentum * (batch - old)``, with ``momentum`` as a scalar of 16 bits; the
+        variance is the unbiased one. What is not finite stays as it is.
+
+        Args:
+            x: what was summed; only its exponent counts.
+            count: at least 2.
+
+        Raises:
+            NonFiniteError: if ``mean`` or ``var`` is infinite or not a number.
+        """
+
+    def frozen_norm(
+        self,
+        x: FixedPoint,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """Batch norm of ``x`` (N, C, ...) with float32 ``mean`` and ``var`` (C,), as float32.
+
+        Raises:
+            NonFiniteError: if a parameter or statistic is infinite or not a number, or
+                ``var + eps`` not positive.
+        """
+
+    def frozen_norm_grad(
+        self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
+    ) -> Tensor:
+        """Gradient of `frozen_norm` for its input, of the shape of ``grad``, as float32."""
+
+    def frozen_norm_weight_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        products: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        eps: float,
+    ) -> Tensor:
+        """Gradient of `frozen_norm` for its weight, float32 (C,); the bias has `channel_sum`.
+
+        Args:
+            grad, x: what was summed; only their exponents count.
+            products: int64 (2, C): `plane_products` summed over images.
+        """
+
+    def group_norm(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """Group norm of ``x`` (N, C, ...) as float32.
+
+        Args:
+            sums: int64 (2, N, groups): `plane_sums` summed over the channels of each group.
+            weight, bias: float32 (C,), or None for 1 and 0.
+
+        Raises:
+            NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
+        """
+
+    def group_norm_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        weight: Tensor | None,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `group_norm` for input, weight and bias, as float32.
+
+        Args:
+            products: int64 (2, N, C): `plane_products`.
+        """
+
+    def layer_norm(
+        self, x: FixedPoint, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """Layer norm of the rows of ``x`` (R, D) as float32, and their sums, int64 (2, R).
+
+        Args:
+            weight, bias: float32 (D,), or None for 1 and 0.
+
+        Raises:
+            NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
+        """
+
+    def layer_norm_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        weight: Tensor | None,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `layer_norm` for input (R, D), weight and bias (D,), as float32."""
+
+    # ---- activation and pooling ----
+
+    def relu(self, x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
+        """ReLU of float32 ``x``, and which elements are positive.
+
+        That is uint8, element i in bit i % 8 of byte i / 8. NaN stays NaN, as in PyTorch.
+        """
+
+    def relu_grad(self, grad: Tensor, positive: Tensor) -> Tensor:
+        """Gradient of `relu` for its input: ``grad`` where the element was positive."""
+
+    def max_pool2d(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
+        """Max pooling of float32 ``x`` (N, C, H, W), and where in its window each maximum lies.
+
+        The place is ``row * kernel width + column`` as uint8; of equal elements the first counts.
+        """
+
+    def max_pool2d_grad(
+        self,
+        grad: Tensor,
+        place: Tensor,
+        input_size: tuple[int, int, int, int],
+        pooling: Pooling,
+    ) -> Tensor:
+        """Gradient of `max_pool2d` for its input; overlapping windows add in row-major order."""
+
+    def avg_pool2d(self, x: FixedPoint, windows: Windows) -> Tensor:
+        """Means of ``x`` (N, C, H, W) over ``windows`` as float32 (N, C, rows, columns)."""
+
+    def avg_pool2d_grad(
+        self, grad: FixedPoint, input_size: tuple[int, int, int, int], windows: Windows
+    ) -> Tensor:
+        """Gradient of `avg_pool2d` for its input, of shape ``input_size``, as float32.
+
+        An element's sum over the windows that hold it is exact for up to 2**(23 - bits) windows.
+        """
+
+    # ---- optimizer ----
+
+    def sgd_step(
+        self,
+        param: Tensor,
+        grad: Tensor,
+        momentum_buffer: FixedPoint | None,
+        bits: int,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool,
+        random: RandomBits,
+    ) -> FixedPoint:
+        """Updates ``param`` in place and returns the new momentum buffer.
+
+        Args:
+            param: float32, any shape; on return its values lie on a ``bits``-wide grid, or where
+                something is not finite, it is as it was.
+            grad: float32, the shape of ``param``.
+            momentum_buffer: None in the first step, where the momentum is the gradient itself.
+            random: names the bits; its role is replaced by each of the update's own.
+
+        Raises:
+            NonFiniteError: if an element of ``param`` or ``grad`` is infinite or not a number.
+        """
+
+
+OPERATIONS = frozenset(n for n, value in vars(Backend).items() if n[0] != '_' and callable(value))

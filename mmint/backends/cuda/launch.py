@@ -1,0 +1,37 @@
+"""Launching kernels whose threads take turns over the elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .launcher import Argument, launcher, tensors_of
+
+THREADS = 256
+MAX_BLOCKS = 2048
+
+
+def launch(
+    source: str,
+    name: str,
+    blocks: int,
+    threads: int,
+    arguments: Sequence[Argument],
+    device: torch.device,
+) -> None:
+    """Launches a kernel that needs ``blocks`` blocks, or fewer that take several turns."""
+    kernel = launcher().kernel(source, name, device)
+    grid = (max(1, min(MAX_BLOCKS, blocks)), 1, 1)
+    launcher().launch(kernel, grid, (threads, 1, 1), 0, arguments, device)
+
+
+def launch_noting(source: str, name: str, elements: int, *arguments: Argument) -> Tensor:
+    """Launches a kernel for so many elements; returns the largest magnitude that it wrote."""
+    device = next(tensors_of(arguments)).device
+    magnitude = torch.zeros((), dtype=torch.int32, device=device)
+    if elements:
+        blocks = -(-elements // THREADS)
+        launch(source, name, blocks, THREADS, [*arguments, magnitude], device)
+    return magnitude

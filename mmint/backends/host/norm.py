@@ -1,0 +1,126 @@
+"""Batch, frozen and group norm by kernels that see groups of planes, whichever norm they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...numerics import FixedPoint
+
+LAYER_WEIGHT_BITS = 16
+NORMALISED_BITS = 15  # magnitude of layer norm's normalised elements
+
+
+@dataclass(frozen=True)
+class Norms:
+    """The norms over planes, by one backend's kernels.
+
+    ``groups`` is how many groups the channels of an image make, 0 where each channel is one, in all
+    images together; ``count`` is how many elements a group has.
+
+    Attributes:
+        norm: of (x, sums, groups, count, weight, bias, eps).
+        norm_grad: of (grad, x, sums, products, groups, count, weight, eps).
+        norm_weight_grad: of (grad, x, sums, products, groups, count, eps), ``products`` by image.
+        frozen: of (x, mean, var, weight, bias, eps).
+    """
+
+    norm: Callable[[FixedPoint, Tensor, int, int, Tensor | None, Tensor | None, float], Tensor]
+    norm_grad: Callable[
+        [FixedPoint, FixedPoint, Tensor, Tensor, int, int, Tensor | None, float], Tensor
+    ]
+    norm_weight_grad: Callable[
+        [FixedPoint, FixedPoint, Tensor, Tensor, int, int, float], tuple[Tensor, Tensor]
+    ]
+    frozen: Callable[
+        [FixedPoint, Tensor | None, Tensor, Tensor | None, Tensor | None, float], Tensor
+    ]
+
+    def batch_norm(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        count: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """As `Backend.batch_norm`."""
+        return self.norm(x, sums, 0, count, weight, bias, eps)
+
+    def batch_norm_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        count: int,
+        weight: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """As `Backend.batch_norm_grad`."""
+        return self.norm_grad(grad, x, sums, products, 0, count, weight, eps)
+
+    def batch_norm_weight_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        count: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Backend.batch_norm_weight_grad`."""
+        return self.norm_weight_grad(grad, x, sums, products[:, None], 0, count, eps)
+
+    def frozen_norm(
+        self,
+        x: FixedPoint,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """As `Backend.frozen_norm`."""
+        return self.frozen(x, mean, var, weight, bias, eps)
+
+    def frozen_norm_grad(
+        self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
+    ) -> Tensor:
+        """As `Backend.frozen_norm_grad`."""
+        return self.frozen(grad, None, var, weight, None, eps)
+
+    def group_norm(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """As `Backend.group_norm`."""
+        return self.norm(x, sums, sums.shape[2], group_size(x, sums), weight, bias, eps)
+
+    def group_norm_grad(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        weight: Tensor | None,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Backend.group_norm_grad`."""
+        groups, count = sums.shape[2], group_size(x, sums)
+        return (
+            self.norm_grad(grad, x, sums, products, groups, count, weight, eps),
+            *self.norm_weight_grad(grad, x, sums, products, groups, count, eps),
+        )
+
+
+def group_size(x: FixedPoint, sums: Tensor) -> int:
+    """Elements in a group of ``x`` (N, C, ...), whose ``sums`` are (2, N, groups)."""
+    return x.mantissa.shape[1:].numel() // sums.shape[2]

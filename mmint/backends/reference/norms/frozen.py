@@ -1,0 +1,64 @@
+"""Batch norm with statistics that do not change: evaluation, and frozen layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ....numerics import FixedPoint, NonFiniteError
+from ....numerics.wide import (
+    Wide,
+    add,
+    from_float,
+    from_number,
+    multiply,
+    narrow,
+    rsqrt,
+    to_float,
+    to_integers,
+    top_exponent,
+)
+from .coefficients import SCALE_BITS, affine, parameter_of, shared
+
+
+def frozen_norm(
+    x: FixedPoint,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """As `Backend.frozen_norm`."""
+    rstd = _rstd(var, eps)
+    scale = multiply(parameter_of(weight, 1, len(var), x), rstd)
+    offset = add(parameter_of(bias, 0, len(var), x), -multiply(from_float(mean), scale))
+    scale = scale.shifted(int(x.exponent))
+    exponent = shared(top_exponent(scale, SCALE_BITS), top_exponent(offset, SCALE_BITS + x.bits))
+    a, b = to_integers(scale, exponent), to_integers(offset, exponent)
+    return affine(x, a[None], b[None], exponent[None])
+
+
+def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """As `Backend.frozen_norm_grad`."""
+    rstd = _rstd(var, eps)
+    scale = multiply(parameter_of(weight, 1, len(var), grad), rstd).shifted(int(grad.exponent))
+    exponent = shared(top_exponent(scale, SCALE_BITS))
+    p = to_integers(scale, exponent)
+    return affine(grad, p[None], torch.zeros_like(p)[None], exponent[None])
+
+
+def frozen_norm_weight_grad(
+    grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> Tensor:
+    """As `Backend.frozen_norm_weight_grad`."""
+    total = narrow(products[1], 0).shifted(int(x.exponent))
+    centred = add(total, -multiply(from_float(mean), narrow(products[0], 0)))
+    return to_float(multiply(centred, _rstd(var, eps)).shifted(int(grad.exponent)))
+
+
+def _rstd(var: Tensor, eps: float) -> Wide:
+    total = add(from_float(var), from_number(eps, var.device))
+    if (total.mantissa <= 0).any():
+        raise NonFiniteError
+    return rsqrt(total)

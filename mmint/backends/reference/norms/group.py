@@ -1,0 +1,69 @@
+"""Group norm: statistics of several channels of one image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ....numerics import FixedPoint
+from ....numerics.float32 import to_float32
+from ....numerics.wide import add, multiply, narrow, to_float
+from ...host.norm import group_size
+from .coefficients import (
+    affine,
+    backward_coefficients,
+    bilinear,
+    forward_coefficients,
+    parameter_of,
+)
+from .statistics import rstd_of, slope
+
+
+def group_norm(
+    x: FixedPoint, sums: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """As `Backend.group_norm`."""
+    groups, channels = sums.shape[2], x.mantissa.shape[1]
+    count = group_size(x, sums)
+    rstd = rstd_of(sums, count, x, eps)[..., None]
+    scale = multiply(parameter_of(weight, 1, channels, x).view((groups, -1)), rstd)
+    offset = parameter_of(bias, 0, channels, x).view((groups, -1))
+    a, b, exponent = forward_coefficients(scale, offset, sums[..., None], count, x)
+    return affine(x, a.flatten(1), b.flatten(1), exponent.flatten(1))
+
+
+def group_norm_grad(
+    grad: FixedPoint,
+    x: FixedPoint,
+    sums: Tensor,
+    products: Tensor,
+    weight: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `Backend.group_norm_grad`.
+
+    Images add to the weight's gradient one after another, as wide numbers.
+    """
+    (images, groups), channels = sums.shape[1:], x.mantissa.shape[1]
+    count, members = group_size(x, sums), channels // groups
+    rstd = rstd_of(sums, count, x, eps)
+    scale = multiply(parameter_of(weight, 1, channels, x).view((groups, members)), rstd[..., None])
+    products = products.view(2, images, groups, members)
+    p, q, r, exponent = backward_coefficients(
+        scale.view((images * groups, members)),
+        rstd.view((images * groups,)),
+        sums.flatten(1),
+        products.flatten(1, 2),
+        count,
+        grad,
+        x,
+    )
+    groupwise = (v[:, None].expand_as(p) for v in (q, r, exponent))
+    dx = bilinear(grad, x, *(v.reshape(images, channels) for v in (p, *groupwise)))
+    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).view((images, channels))
+    total = products[0].sum(0).flatten()
+    dweight = narrow(torch.zeros_like(total), 0)
+    for i in range(images):
+        dweight = add(dweight, slopes[i])
+    dweight = dweight.shifted(int(grad.exponent) + int(x.exponent))
+    return dx, to_float(dweight), to_float32(total, grad.exponent)

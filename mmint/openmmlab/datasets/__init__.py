@@ -1,0 +1,1 @@
+"""Data sets that mmint makes or reads."""

@@ -1,0 +1,96 @@
+"""The hook that makes a model integer and keeps its random bits in step with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner, activation_checkpointing
+from torch.utils import checkpoint
+
+from ...backends import backend_for
+from ...conversion import DEFAULT_BITS, convert, format_report
+from ...numerics import current_run
+from ...ops.checkpoint import make_checkpoint_replay
+from ...optim import IntSGD
+from .optim_wrapper import mixed_precision
+
+
+@HOOKS.register_module()
+class IntTrainingHook(Hook):
+    """Converts the model before a run, and names the random bits of each iteration.
+
+    The arguments are those of `mmint.conversion.convert`.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(
+        self,
+        bits: int = DEFAULT_BITS,
+        include: Sequence[str] = ('*',),
+        exclude: Sequence[str] = (),
+        layer_bits: Mapping[str, int] | None = None,
+    ) -> None:
+        self.settings = dict(bits=bits, include=include, exclude=exclude, layer_bits=layer_bits)
+
+    def before_run(self, runner: Runner) -> None:
+        """Converts the model and logs one table of what became of its layers."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        report = convert(model, **self.settings)
+        current_run.seed, current_run.rank = runner.seed, get_rank()
+        current_run.begin_iteration(0)
+        make_checkpoint_replay()
+        activation_checkpointing.checkpoint = checkpoint.checkpoint  # where mmengine looks it up
+        backend = backend_for(next(model.parameters()).device)
+        print_log(
+            f'Integer layers, {backend.name} backend:\n{format_report(report)}', logger='current'
+        )
+
+    def before_train(self, runner: Runner) -> None:
+        """Tells the optimizer the parameters' names.
+
+        Raises:
+            ValueError: if the run uses mixed precision.
+        """
+        if isinstance(runner.optim_wrapper, AmpOptimWrapper):
+            raise ValueError(mixed_precision(type(runner.optim_wrapper).__name__))
+        optimizer = runner.optim_wrapper.optimizer
+        if isinstance(optimizer, IntSGD):
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            optimizer.name_parameters(model.named_parameters())
+        else:
+            print_log(
+                f'The optimizer {type(optimizer).__name__} updates the weights in float: IntSGD is '
+                'the integer optimizer there is',
+                logger='current',
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Names the iteration that random bits and errors refer to."""
+        current_run.begin_iteration(runner.iter)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Reports what was not finite on a GPU, which is waited for once an iteration, here."""
+        _check(runner)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """As `after_train_iter`."""
+        _check(runner)
+
+    after_test_iter = after_val_iter
+
+
+def _check(runner: Runner) -> None:
+    device = next(runner.model.parameters()).device
+    backend_for(device).check(device)

@@ -1,0 +1,99 @@
+"""The runner that turns a stock config into an integer one."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from ...optim import IntSGD
+from .optim_wrapper import mixed_precision
+
+IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
+AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
+
+
+@RUNNERS.register_module()
+class IntRunner(Runner):
+    """`mmengine.runner.Runner` whose config needs no more than ``integer = dict(bits=8)``.
+
+    ``from_cfg`` adds `IntTrainingHook` with the settings under ``integer``, and where the optimizer
+    is SGD, replaces it by `IntSGD` and its wrapper by `IntOptimWrapper`, with the same numbers. Any
+    other optimizer stays as it is, in float.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config | ConfigDict | dict) -> Runner:
+        """Builds a runner from a config.
+
+        Raises:
+            ValueError: if the config asks for mixed precision.
+        """
+        return super().from_cfg(to_integer(cfg))
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        """As `Runner.build_dataloader`, saying what to do where a file of the data is missing.
+
+        Raises:
+            FileNotFoundError: if a file of the data set does not exist.
+        """
+        try:
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'the data set of the config needs {error.filename or error}, which does not '
+                'exist: put the data there, set `data_root` and `ann_file` to where they are, or '
+                'make the digits with `python tools/make_digits.py`'
+            ) from error
+
+
+def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
+    """The config that `IntRunner` makes of ``cfg``, which stays as it is.
+
+    Raises:
+        ValueError: if the config asks for mixed precision.
+    """
+    cfg = copy.deepcopy(cfg)
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(_type_name(hook) == 'IntTrainingHook' for hook in hooks):
+        hooks.append(dict(type='IntTrainingHook', **cfg.get('integer', {})))
+    elif 'integer' in cfg:
+        raise ValueError(
+            'the config has an IntTrainingHook of its own and the key `integer`, one of them is '
+            'accepted: move the settings to one and remove the other'
+        )
+    cfg['custom_hooks'] = hooks
+    wrapper = cfg.get('optim_wrapper') or {}
+    wrapper_type = _type_name(wrapper) or 'OptimWrapper'
+    if wrapper_type in AMP_WRAPPERS:
+        raise ValueError(mixed_precision(wrapper_type))
+    optimizer = wrapper.get('optimizer')
+    if wrapper_type == 'OptimWrapper' and _type_name(optimizer) == 'SGD':
+        wrapper['type'] = 'IntOptimWrapper'
+        wrapper['optimizer'] = _integer_sgd(optimizer)
+    return cfg
+
+
+def _integer_sgd(optimizer: dict) -> dict:
+    """The config of SGD as one of IntSGD; what IntSGD lacks may only be there switched off."""
+    accepted = inspect.signature(IntSGD).parameters
+    others = {key: optimizer[key] for key in optimizer if key not in (*accepted, *IGNORED)}
+    if any(others.values()):
+        raise ValueError(
+            f'the optimizer SGD was given {others}, IntSGD accepts {", ".join(accepted)}: remove '
+            'the others'
+        )
+    kept = {key: value for key, value in optimizer.items() if key in accepted}
+    return dict(type='IntSGD', **kept)
+
+
+def _type_name(cfg: Any) -> str | None:
+    """The ``type`` of a config, written as a name, with or without a scope, or as a class."""
+    kind = cfg.get('type') if isinstance(cfg, dict) else type(cfg)
+    return getattr(kind, '__name__', kind) and str(getattr(kind, '__name__', kind)).split('.')[-1]

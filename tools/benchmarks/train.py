@@ -1,0 +1,137 @@
+"""`benchmark.py train`: whole training steps of one config, int8 beside float.
+
+Both models come from the same config and see the same synthetic batch; a step is everything from
+the data preprocessor to the optimizer. The two are timed in turn, and the medians reported. Peak
+memory is what PyTorch's allocator held at most during one step, above what it held before: the idle
+model and its optimizer state. Buffers that the C kernels and oneDNN
+allocate themselves, some tens of MB at most, are in neither number.
+
+On a GPU float is float32, TF32 and mmengine's AMP in bf16, as `benchmarks.gpu` has them: the last
+two channels-last, cuDNN's fastest algorithms, medians of steps timed by CUDA events.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from synthetic_step import Step, load_config
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from mmint.openmmlab.engine.runner import to_integer
+
+from .gpu import FLOATS, alternate, gpu, in_precision
+
+
+def run(
+    config: str,
+    batch: int,
+    size: tuple[int, int],
+    repeats: int,
+    threads: int,
+    bits: int,
+    device: str = 'cpu',
+) -> dict:
+    """Times and measures int8 and float training steps of ``config``.
+
+    Returns:
+        ``int8_ms``, ``float_ms``, ``ratio``, ``int8_peak_mb``, ``float_peak_mb`` and the settings.
+        On a GPU ``float`` is each of `benchmarks.gpu.FLOATS`, ``ratio`` is ``times_float``, and the
+        settings have the ``card``.
+    """
+    torch.set_num_threads(threads)
+    card = gpu() if device == 'cuda' else None
+    cfg = load_config(config)
+    cfg.integer = {**cfg.get('integer', {}), 'bits': bits}
+    if card is None:
+        result = on_cpu(cfg, batch, size, repeats)
+    else:
+        result = on_gpu(cfg, batch, size, repeats, card)
+    return dict(config=config, batch=batch, size=size, threads=threads, bits=bits, **result)
+
+
+def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> dict:
+    """Times and peaks on the CPU."""
+    steps = {}
+    for kind, its_cfg in (('int8', to_integer(cfg)), ('float', cfg)):
+        torch.manual_seed(0)
+        steps[kind] = Step(its_cfg, batch, size)
+        steps[kind]()  # fills the optimizer's state
+    times = {kind: [] for kind in steps}
+    for _ in range(repeats):
+        for kind, step in steps.items():
+            started = time.perf_counter()
+            step()
+            times[kind].append(1e3 * (time.perf_counter() - started))
+    result = {f'{kind}_ms': round(statistics.median(times[kind]), 1) for kind in steps}
+    result['ratio'] = round(result['float_ms'] / result['int8_ms'], 3)
+    for kind, step in steps.items():
+        result[f'{kind}_peak_mb'] = round(peak_memory(step) / 2**20, 1)
+    return result
+
+
+def on_gpu(
+    cfg: Config, batch: int, size: tuple[int, int], repeats: int, device: torch.device
+) -> dict:
+    """Times and peaks on a GPU."""
+    steps, peaks = {}, {}
+    for kind in ('int8', *FLOATS):
+        its_cfg = to_integer(cfg) if kind == 'int8' else copy.deepcopy(cfg)
+        if kind == 'bf16':
+            its_cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
+        torch.manual_seed(0)
+        step = Step(its_cfg, batch, size, device)
+        if kind in ('tf32', 'bf16'):
+            step.model.to(memory_format=torch.channels_last)
+        if kind == 'bf16':
+            keep_regions_float32(step.model)
+        steps[kind] = in_precision(kind, step)
+    times = alternate(steps, repeats)
+    for kind, step in steps.items():
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        peaks[kind] = torch.cuda.max_memory_allocated(device) - before
+    return dict(
+        card=torch.cuda.get_device_name(device),
+        **{f'{kind}_ms': round(taken, 2) for kind, taken in times.items()},
+        **{f'times_{kind}': round(times[kind] / times['int8'], 3) for kind in FLOATS},
+        **{f'{kind}_peak_mb': round(peak / 2**20, 1) for kind, peak in peaks.items()},
+    )
+
+
+def keep_regions_float32(model: nn.Module) -> None:
+    """Lets a detector cut out regions in float32 under AMP: mmcv's RoIAlign has no bf16."""
+
+    def cast(module: nn.Module, args: tuple) -> tuple:
+        features, *others = args
+        return tuple(x.float() for x in features), *others
+
+    for module in model.modules():
+        if type(module).__name__.endswith('RoIExtractor'):
+            module.register_forward_pre_hook(cast)
+
+
+def peak_memory(step: Step) -> int:
+    """Bytes that PyTorch's allocator held at most during a step, above those before it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        step()
+        trace = Path(folder) / 'trace.json'
+        profiler.stop()
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())['traceEvents']
+    held = peak = 0
+    for event in sorted((e for e in events if e['name'] == '[memory]'), key=lambda e: e['ts']):
+        held += event['args']['Bytes']
+        peak = max(peak, held)
+    return peak
