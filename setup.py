@@ -72,7 +72,7 @@ setup(
     packages=find_packages(include=['mmint', 'mmint.*']),
     package_data={
         'mmint.backends': ['arithmetic/*.h'],
-        'mmint.backends.cpu': ['*.c', '*.h'],
+        'mmint.backends.cpu': ['kernels/**/*.c', 'kernels/**/*.h'],
         'mmint.backends.cuda': ['*.cu', '*.cuh'],
     },
     python_requires='>=3.10',
@@ -96,9 +96,9 @@ setup(
     ext_modules=[
         Extension(
             'mmint.backends.cpu._kernels',
-            sources=files('cpu/*.c'),
-            depends=files('cpu/*.h') + files('arithmetic/*.h'),
-            include_dirs=[str(BACKENDS)],
+            sources=files('cpu/kernels/**/*.c'),
+            depends=files('cpu/kernels/**/*.h') + files('arithmetic/*.h'),
+            include_dirs=[str(BACKENDS), str(BACKENDS / 'cpu/kernels')],
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
             optional=True,
