@@ -19,5 +19,5 @@ def as_in_a_process_of_its_own():
 
 @pytest.fixture(autouse=True)
 def configs_are_written_as_they_come(monkeypatch):
-    """A runner formats its config with yapf, four times, which takes longer than a miniature run."""
+    """A runner formats its config with yapf four times, slower than a miniature run."""
     monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (text, False))
