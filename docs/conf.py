@@ -24,6 +24,7 @@ autodoc_default_options = {'members': True, 'show-inheritance': True}
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True
 
 html_theme = 'furo'
 html_title = f'mmint {version}'
