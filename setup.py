@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent
 BACKENDS = Path('mmint/backends')
 FLAGS = ['-O3', '-std=gnu11', '-fopenmp', '-fno-math-errno', '-Wall', '-Wextra', '-Wno-psabi']
 LINK = ['-fopenmp']
+DOCS = ['sphinx', 'myst-parser', 'furo']
 if os.environ.get('MMINT_SANITIZE'):
     CHECKS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-g', '-O1']
     FLAGS, LINK = FLAGS + CHECKS, LINK + CHECKS[:1]
@@ -71,6 +72,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmint', 'mmint.*']),
     package_data={
+        'mmint': ['py.typed'],
         'mmint.backends': ['arithmetic/*.h'],
         'mmint.backends.cpu': ['kernels/**/*.c', 'kernels/**/*.h'],
         'mmint.backends.cuda': ['*.cu', '*.cuh'],
@@ -90,7 +92,8 @@ setup(
             'ftfy',
         ],
         'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
-        'dev': ['pytest', 'pytest-xdist', 'ruff'],
+        'docs': DOCS,
+        'dev': ['pytest', 'pytest-xdist', 'ruff', *DOCS],
         'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[
