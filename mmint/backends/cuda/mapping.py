@@ -8,7 +8,7 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..magnitudes import known_magnitude
 from . import finite
-from .launcher import Argument, launcher
+from .launcher import Argument, launcher, refuse_capture
 
 THREADS = 256
 TILE_CHANNELS, TILE_PIXELS = 32, 128
@@ -111,8 +111,19 @@ def run(
 
 
 def words(random: RandomBits | None) -> tuple[int, ...]:
-    """The struct ``random_words`` of philox.cuh."""
-    return (0, 0, 0, 0, 0, 0) if random is None else (1, *random.words())
+    """The struct ``random_words`` of philox.cuh.
+
+    Raises:
+        RuntimeError: if a CUDA graph would draw the same bits at every replay.
+    """
+    if random is None:
+        return (0, 0, 0, 0, 0, 0)
+    refuse_capture(
+        'and an operation that rounds stochastically was called, which would draw the same random '
+        'bits at every replay',
+        'capture what rounds to nearest (evaluation), and train without a graph',
+    )
+    return (1, *random.words())
 
 
 def exponent_sum(exponent: Tensor | int, addend: int = 0) -> tuple[Argument, ...]:
