@@ -36,7 +36,7 @@ class _Calls:
     def forget(self) -> None:
         """Starts anew, but for the captured calls."""
         self.count = 0
-        self.errors: deque[Error] = deque(maxlen=MAX_CALLS)
+        self.errors: deque[Error] = deque()
 
     def error(self, number: int) -> Error:
         """What `naming` was given for a call, None if that was nothing or is forgotten."""
@@ -70,6 +70,8 @@ def number(device: torch.device) -> int:
         return -len(calls.captured)
     calls.count += 1
     calls.errors.append(named_error())
+    if len(calls.errors) > MAX_CALLS:
+        calls.errors.popleft()
     return min(calls.count, INT32_MOST)
 
 
