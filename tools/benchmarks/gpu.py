@@ -13,9 +13,9 @@ whole matrix product, equals the reference backend's to the bit; it is checked o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -27,10 +27,13 @@ from torch import Tensor
 from mmint.backends import Geometry, cuda, reference
 from mmint.numerics import FixedPoint, RandomBits, Role
 
+from .results import save
+
 PASSES = ('forward', 'input_grad', 'weight_grad')
 GEMM_SIZES = (1024, 2048, 4096, 8192, 16384)
 FLOATS = ('float32', 'tf32', 'bf16')
 BITS = RandomBits(1, 0, 2, 3, Role.INPUT)
+QUICK_SECONDS = 120  # after which --quick begins no other shape
 MIN_MS = 2.0  # of the calls between two events
 
 # Dense int8 TOPS, from NVIDIA's data sheets.
@@ -285,16 +288,17 @@ def ops(args: argparse.Namespace) -> None:
         f'{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, '
         f'cuDNN {torch.backends.cudnn.version()}'
     )
-    rows = []
-    for work in [lambda s=s: gemm_rows(s, rounds, device) for s in sizes] + [
-        lambda c=c: convolution_rows(c, rounds, device) for c in layers
-    ]:
+    rows, started = [], time.monotonic()
+    works = [lambda s=s: gemm_rows(s, rounds, device) for s in sizes]
+    works += [lambda c=c: convolution_rows(c, rounds, device) for c in layers]
+    for number, work in enumerate(works):
+        if args.quick and time.monotonic() - started > QUICK_SECONDS:
+            print(f'{len(works) - number} of {len(works)} shapes are left out for want of time')
+            break
         made = work()
         show(made)
         rows += made
+        save(rows, args.json)
         cuda.check(device)
         torch.cuda.empty_cache()
     summary(rows)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(rows, file, indent=1)
