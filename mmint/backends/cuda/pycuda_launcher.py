@@ -71,12 +71,14 @@ class PyCudaLauncher:
         """Gives back what is held of every device, in the order that the driver asks for."""
         while self._devices:
             _, held = self._devices.popitem()
-            context = held.context
-            context.push()
+            held.context.push()
             with suppress(self._driver.Error):  # of an earlier kernel, which is reported already
                 self._driver.Context.synchronize()
-            del held  # unloads its modules and destroys its stream, while the context is current
-            context.detach()
+            for kernel in held.kernels.values():  # each keeps its module
+                kernel.function = None
+            held.modules.clear()
+            held.stream = None
+            held.context.detach()
 
     def architecture(self, device: torch.device) -> str:
         """As `Launcher.architecture`.
@@ -103,7 +105,7 @@ class PyCudaLauncher:
         kernel = held.kernels.get((source, name)) if held else None
         return kernel or self._load(source, name, device)
 
-    def _newest(self) -> tuple[int, int]:
+    def newest(self) -> tuple[int, int]:
         """The newest CUDA whose kernels the driver takes."""
         version = self._driver.get_driver_version()
         return version // 1000, version % 1000 // 10
@@ -112,7 +114,7 @@ class PyCudaLauncher:
         refuse_first_use()
         with self._lock, self._in_context(device, source) as held:
             if source not in held.modules:
-                binary = cubin(SOURCES / source, self.architecture(device), self._newest())
+                binary = cubin(SOURCES / source, self.architecture(device), self.newest())
                 held.modules[source] = self._driver.module_from_buffer(binary)
             function = held.modules[source].get_function(name)
             return held.kernels.setdefault((source, name), Kernel(name, function))
@@ -139,8 +141,12 @@ class PyCudaLauncher:
                 limit = self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
                 kernel.function.set_attribute(limit, shared)
                 kernel.shared = shared
-            with _current_stream(held, device) as stream:
-                kernel.function._launch_kernel(grid, block, packed, shared, stream)
+            current = torch.cuda.current_stream(device)
+            if current.cuda_stream == 0:
+                kernel.function._launch_kernel(grid, block, packed, shared, None)
+            else:
+                with _in_order(held.for_torch, current):
+                    kernel.function._launch_kernel(grid, block, packed, shared, held.stream)
 
     @contextmanager
     def _in_context(self, device: torch.device, what: str) -> Iterator[Device]:
@@ -170,8 +176,8 @@ class PyCudaLauncher:
             if device not in self._devices:
                 torch.cuda.init()
                 context = self._driver.Device(device.index).retain_primary_context()
-                context.push()
                 try:
+                    context.push()
                     stream = self._driver.Stream(NON_BLOCKING)
                 except self._driver.Error:
                     context.detach()
@@ -184,17 +190,13 @@ class PyCudaLauncher:
 
 
 @contextmanager
-def _current_stream(held: Device, device: torch.device) -> Iterator[Any]:
-    """PyTorch's current stream as PyCUDA takes it."""
-    current = torch.cuda.current_stream(device)
-    if current.cuda_stream == 0:
-        yield None
-        return
-    held.for_torch.wait_stream(current)
+def _in_order(ours: torch.cuda.Stream, current: torch.cuda.Stream) -> Iterator[None]:
+    """Within this context work on one stream takes the place of work on the other."""
+    ours.wait_stream(current)
     try:
-        yield held.stream
+        yield
     finally:
-        current.wait_stream(held.for_torch)
+        current.wait_stream(ours)
 
 
 def _driver() -> Any:
