@@ -10,6 +10,7 @@ tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 python=${PYTHON:-python3}
 detector=${DETECTOR:-mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py}
 classifier=${CLASSIFIER:-mmpretrain::resnet/resnet50_8xb32_in1k.py}
+slower=${SLOWER:-1} # for a rehearsal on a busy machine without a card
 results="${1:?a folder for the results}"
 mkdir -p "$results"
 results="$(cd "$results" && pwd)"
@@ -28,7 +29,7 @@ end=0
 # part NAME SECONDS COMMAND...: runs it, and adds a row to the tables
 part() {
     local name="$1" started=$SECONDS status=0
-    end=$((end + $2))
+    end=$((end + $2 * slower))
     shift 2
     local bound=$((end - started > 5 ? end - started : 5))
     echo "== $name, at most $bound s"
@@ -39,11 +40,11 @@ part() {
 parts="$python $tools/gpu_parts.py"
 benchmark="$python $tools/benchmark.py"
 
-part card 15 $parts card
-part compile 60 $parts compile
+part card 75 $parts card
 part smoke 25 $parts smoke
 part sanitizer 50 compute-sanitizer --error-exitcode 9 $parts exact
-part tests 180 timeout -s INT 200 $python -m pytest -m gpu -q -p no:cacheprovider --tb=short
+part tests 180 timeout -s INT $((200 * slower)) $python -m pytest -m gpu -q --tb=short \
+    -p no:cacheprovider tests/cuda
 part ops 60 $benchmark ops --device cuda --quick --seconds 0.3 --json "$results/ops.json"
 part detector 60 $benchmark train --config "$detector" --batch 8 --size 800 1344 --repeats 3 \
     --device cuda --json "$results/detector.json"

@@ -1,6 +1,6 @@
 """The parts of `gpu_check.sh` that are not a command of their own.
 
-python tools/gpu_parts.py card | compile | smoke | exact | graph | hottest RESULTS
+python tools/gpu_parts.py card | smoke | exact | graph | hottest RESULTS
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ import time
 from pathlib import Path
 
 import torch
-from benchmarks.gpu import BITS, alternate, convolutions, gpu, integer_passes, operands, same
+from benchmarks.gpu import (
+    BITS,
+    alternate,
+    captured,
+    convolutions,
+    gpu,
+    integer_passes,
+    operands,
+    same,
+)
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -22,23 +31,19 @@ from mmint.backends.cuda.launcher import launcher
 
 
 def card() -> str:
-    """What there is."""
+    """What there is; all kernels are compiled."""
     subprocess.run('nvidia-smi; nvcc --version', shell=True, check=False)
     device = gpu()
     print(torch.__config__.show())
+    architecture, newest = launcher().architecture(device), launcher().newest()
+    started = time.monotonic()
+    compiler.compile_all(architecture, newest)
     return (
         f'{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, cuDNN '
-        f'{torch.backends.cudnn.version()}, Python {sys.version.split()[0]}'
+        f'{torch.backends.cudnn.version()}, Python {sys.version.split()[0]}; kernels for '
+        f'{architecture} by {compiler.find_compiler(architecture, newest).name} in '
+        f'{time.monotonic() - started:.0f} s'
     )
-
-
-def compile() -> str:
-    """All kernels, into the cache."""
-    architecture, started = launcher().architecture(gpu()), time.monotonic()
-    newest = launcher().newest()
-    compiler.compile_all(architecture, newest)
-    name = compiler.find_compiler(architecture, newest).name
-    return f'{architecture} by {name} in {time.monotonic() - started:.0f} s'
 
 
 def exact() -> str:
@@ -80,18 +85,23 @@ def graph() -> str:
     mmint.convert(model)
     model.eval()
     given, others = torch.randn(2, 2, 3, 64, 64, device=device)
+    out = torch.empty(2, 10, device=device)
+
+    def step() -> None:
+        out.copy_(model(given))
+
     with torch.no_grad():
-        eager = model(given)
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
-            out = model(given)
+        step()
+        replay = captured(step)
         for x in (given.clone(), others):
             given.copy_(x)
-            captured.replay()
-            eager = model(x)
-            if not same(out, eager):
+            step()
+            expected = out.clone()
+            out.zero_()
+            replay()
+            if not same(out, expected):
                 raise SystemExit('a replay has other bits than the step')
-        times = alternate(dict(step=lambda: model(given), replay=captured.replay), 10)
+        times = alternate(dict(step=step, replay=replay), 10)
     cuda.check(device)
     return f'same bits, a step {times["step"]:.2f} ms, its replay {times["replay"]:.2f} ms'
 

@@ -108,6 +108,14 @@ def alternate(functions: dict[str, Callable[[], object]], rounds: int) -> dict[s
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
+def captured(function: Callable[[], object]) -> Callable[[], object]:
+    """``function``, which has run before, as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
+
+
 def _time(function: Callable[[], object], calls: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()

@@ -82,6 +82,9 @@ class Both:
     def architecture(self, device):
         return self.pycuda.architecture(CUDA)
 
+    def newest(self):
+        return self.pycuda.newest()
+
     @property
     def pycuda(self):
         use_launcher(None)
