@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..host.arguments import words
 from ..magnitudes import known_magnitude
 from . import finite
-from .launch import THREADS, launch
+from .launch import THREADS, launch, words
 from .launcher import Argument, launcher
 
 TILE_CHANNELS, TILE_PIXELS = 32, 128
