@@ -14,12 +14,17 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-KERNELS = Path('mmint/backends/cpu')
+BACKENDS = Path('mmint/backends')
 FLAGS = ['-O3', '-std=gnu11', '-fopenmp', '-fno-math-errno', '-Wall', '-Wextra', '-Wno-psabi']
 LINK = ['-fopenmp']
 if os.environ.get('MMINT_SANITIZE'):
     CHECKS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-g', '-O1']
     FLAGS, LINK = FLAGS + CHECKS, LINK + CHECKS[:1]
+
+
+def files(pattern: str) -> list[str]:
+    """Those of the backends, from here."""
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / BACKENDS).glob(pattern))
 
 
 class BuildKernels(build_ext):
@@ -66,6 +71,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmint', 'mmint.*']),
     package_data={
+        'mmint.backends': ['arithmetic/*.h'],
         'mmint.backends.cpu': ['*.c', '*.h'],
         'mmint.backends.cuda': ['*.cu', '*.cuh'],
     },
@@ -84,14 +90,15 @@ setup(
             'ftfy',
         ],
         'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
-        'dev': ['pytest', 'ruff'],
+        'dev': ['pytest', 'pytest-xdist', 'ruff'],
         'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[
         Extension(
             'mmint.backends.cpu._kernels',
-            sources=sorted(str(p.relative_to(ROOT)) for p in (ROOT / KERNELS).glob('*.c')),
-            depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / KERNELS).glob('*.h')),
+            sources=files('cpu/*.c'),
+            depends=files('cpu/*.h') + files('arithmetic/*.h'),
+            include_dirs=[str(BACKENDS)],
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
             optional=True,

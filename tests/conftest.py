@@ -13,6 +13,12 @@ from mmint.numerics import current_run
 CPU = torch.device('cpu')
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same random inputs, whichever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=['reference', 'cpu'] if cpu.available() else ['reference'])
 def backend(request, monkeypatch):
     """The backend of every operation of a test: the reference, and the C kernels where built."""

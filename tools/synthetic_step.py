@@ -7,6 +7,7 @@ the data and the initial weights are random.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -39,10 +40,12 @@ class Step:
         init_default_scope(cfg.default_scope)
         self.seed = self.iter = 0
         data = synthetic_batch(cfg, batch, size)
-        model = without_downloads(cfg.model)
+        model = without_weights(cfg.model)
         if cfg.get('data_preprocessor'):
             model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        self.model = MODELS.build(model).train().to(device)
+        self.model = MODELS.build(model).train()
+        self.model.init_weights()
+        self.model.to(device)
         self.data = self.model.data_preprocessor.cast_data(data)  # to the device
         hooks = cfg.get('custom_hooks') or []
         self.hooks = [HOOKS.build(hook) for hook in hooks if hook['type'] == 'IntTrainingHook']
@@ -72,15 +75,22 @@ def load_config(name: str) -> Config:
         return Config.fromfile(path)
 
 
-def without_downloads(model: dict) -> dict:
-    """A model config whose weights start at random."""
-    for key in ('pretrained', 'init_cfg'):
-        if isinstance(model.get(key), (dict, str)):
-            model[key] = None
+def parts(model: dict) -> Iterator[dict]:
+    """A model config and all the configs inside it, the outer ones first."""
+    yield model
     for value in model.values():
         for part in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(part, dict):
-                without_downloads(part)
+                yield from parts(part)
+
+
+def without_weights(model: dict) -> dict:
+    """A model config, changed so that no weights are loaded: they start at random."""
+    for part in parts(model):
+        if 'pretrained' in part:
+            part['pretrained'] = None
+        if 'checkpoint' in (part.get('init_cfg') or ()):
+            part['init_cfg'] = None
     return model
 
 
@@ -95,21 +105,12 @@ def synthetic_batch(cfg: Config, batch: int, size: tuple[int, int]) -> dict:
     images = [
         torch.randint(256, (3, *size), dtype=torch.uint8, generator=generator) for _ in range(batch)
     ]
-    labels = min([LABELS, *num_classes(cfg.model)])
+    classes = (part['num_classes'] for part in parts(cfg.model) if 'num_classes' in part)
+    labels = min([LABELS, *classes])
     samples = [make[cfg.default_scope](size, labels, generator) for _ in range(batch)]
     if cfg.default_scope == 'mmpretrain':
         images = torch.stack(images)
     return dict(inputs=images, data_samples=samples)
-
-
-def num_classes(model: dict) -> list[int]:
-    """Of all heads of a model config."""
-    found = [model['num_classes']] if 'num_classes' in model else []
-    for value in model.values():
-        for part in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(part, dict):
-                found += num_classes(part)
-    return found
 
 
 def _detection(size: tuple[int, int], labels: int, generator: torch.Generator) -> object:

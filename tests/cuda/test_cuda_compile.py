@@ -146,6 +146,11 @@ def test_sources_includes_and_compiler_are_part_of_the_key(tmp_path, cache, comp
     assert len(compiles) == 5
 
 
+def test_the_arithmetic_shared_with_c_is_among_the_includes():
+    found = compiler.with_includes(SOURCES / 'sgd.cu')
+    assert compiler.INCLUDES / 'arithmetic/sgd.h' in found and all(p.exists() for p in found)
+
+
 @pytest.mark.parametrize('damage', [b'', b'short', None])
 def test_a_damaged_entry_is_made_again(cache, compiles, damage):
     right = compiler.cubin(SOURCES / 'sgd.cu', 'sm_80')

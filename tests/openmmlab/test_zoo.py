@@ -17,6 +17,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
+from synthetic_step import parts, without_weights
 
 import mmint  # noqa: F401
 from mmint.analysis import Recorder
@@ -52,14 +53,6 @@ def load(name, folder):
     return cfg
 
 
-def without_weights(model):
-    for key, value in model.items():
-        if key == 'pretrained' or (key == 'init_cfg' and 'checkpoint' in (value or {})):
-            model[key] = None
-        elif isinstance(value, dict):
-            without_weights(value)
-
-
 def shrink(value):
     """Sizes in pixels, in pairs, a quarter as large and divisible by 32."""
     if isinstance(value, dict):
@@ -91,13 +84,11 @@ def make_small(cfg, name, tmp_path):
 
 def predict_something(model):
     """Detections of any score and size count, so that there are some to be evaluated."""
-    for key, value in model.items():
-        if key == 'score_thr':
-            model[key] = 0.0
-        elif key == 'min_bbox_size':
-            model[key] = -1
-        elif isinstance(value, dict):
-            predict_something(value)
+    for part in parts(model):
+        if 'score_thr' in part:
+            part['score_thr'] = 0.0
+        if 'min_bbox_size' in part:
+            part['min_bbox_size'] = -1
 
 
 class Probe(Hook):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmint.backends.cuda.compiler import INCLUDES, with_includes
 from mmint.backends.cuda.launcher import SOURCES, Argument, tensors_of, words_of
 
 HERE = Path(__file__).parent
@@ -141,8 +142,8 @@ def _library(source: Path) -> ctypes.CDLL:
     names = ENTRY.findall(source.read_text())
     text = f'#include "{own[0]}"\n#include "{source}"\n'
     text += ''.join(f'SIMT_ENTRY({name})\n' for name in names)
-    inputs = [*own, *source.parent.glob('*.cuh'), source]
-    unit = _made(text, [*FLAGS, *CHECKED, '-c'], '.o', inputs)
+    inputs = [*own, *with_includes(source)]
+    unit = _made(text, [*FLAGS, *CHECKED, f'-I{INCLUDES}', '-c'], '.o', inputs)
     return _loaded(
         _made('', ['-shared', '-Wl,-Bsymbolic', str(unit), str(runtime)], '.so', []), unit
     )

@@ -19,6 +19,8 @@ def test_a_build_ships_configs_and_tools_as_openmmlab_packages_do(tmp_path):
     mim = tmp_path / 'mmint' / '.mim'
     assert (mim / 'configs/_base_/int8.py').is_file() and (mim / 'tools/train.py').is_file()
     assert (mim / 'model-index.yml').is_file()
+    backends = tmp_path / 'mmint' / 'backends'
+    assert (backends / 'cuda/sgd.cu').is_file() and (backends / 'arithmetic/sgd.h').is_file()
 
 
 def test_importing_mmint_leaves_the_core_free_of_openmmlab():
@@ -28,9 +30,9 @@ def test_importing_mmint_leaves_the_core_free_of_openmmlab():
         "u.find_spec = lambda name, *a: None if name.startswith('mm') and '.' not in name "
         'and name != "mmint" else found(name, *a)\n'
         'import torch, mmint\n'
-        'from mmint.conversion import convert\nfrom mmint.optim import IntSGD\n'
-        'model = torch.nn.Sequential(torch.nn.Linear(3, 2)); convert(model)\n'
-        'model(torch.ones(1, 3)).sum().backward(); IntSGD(model.parameters(), lr=0.1).step()\n'
+        'model = torch.nn.Sequential(torch.nn.Linear(3, 2)); mmint.convert(model)\n'
+        'model(torch.ones(1, 3)).sum().backward()\n'
+        'mmint.IntSGD(model.parameters(), lr=0.1).step()\n'
     )
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 

@@ -5,61 +5,37 @@
  *
  * The AVX2 form rounds as rounding.h has it. Aligned sums stay below 2**31 where p + alignment <= 30,
  * and with an exponent of -126 to 96 their conversion to float32 is the only rounding. Other
- * exponents, those too far apart to be aligned, and tensors of subnormals take the general form in
- * int64. */
+ * exponents, those too far apart to be aligned, and tensors of subnormals take the general form of
+ * arithmetic/addition.h. */
 #include "addition.h"
 
+#include "arithmetic/addition.h"
 #include "mapping.h"
-#include "number.h"
 #include "rounding.h"
 
-enum { CHUNK = 1 << 15, SPAN = 64, MAX_ALIGNMENT = 40 };
+enum { CHUNK = 1 << 15, SPAN = 64 };
 
 typedef struct {
-    const uint32_t *x;
-    int exponent;
-    int counts;    /* not zero everywhere */
-    uint16_t flip; /* which of the element's random bits it sees inverted: none or all */
-} term_t;
-
-/* The term of the higher exponent comes first. */
-typedef struct {
-    term_t term[2];
-    long n, exponent, alignment;
+    const uint32_t *x[2];
+    addition_t plan;
     int stochastic;
     philox_key key;
 } sum_t;
-
-INLINE int64_t mantissa_of(const sum_t *s, const term_t *t, long i, uint16_t drawn) {
-    const uint32_t magnitude = t->x[i] & 0x7FFFFFFF, m = mantissa24_of(magnitude);
-    const long shift = t->exponent + 150 - most(field_of(magnitude), 1);
-    const int64_t r = (int64_t)(s->stochastic ? shift_right_stochastic(m, shift, drawn ^ t->flip)
-                                              : shift_right_even(m, shift));
-    return t->x[i] >> 31 ? -r : r;
-}
 
 /* Elements first, a multiple of SPAN, ... first + n - 1; returns their top. */
 static uint32_t add_general(const sum_t *s, float *out, long first, long n) {
     uint16_t drawn[SPAN] = {0};
     uint32_t top = 0;
     for (long i = first; i < first + n; i++) {
-        int64_t total = 0;
         if (s->stochastic && i % SPAN == 0) philox_portable(&s->key, (uint64_t)i / SPAN, drawn);
-        long exponent = s->exponent;
-        if (s->term[0].counts) total = mantissa_of(s, &s->term[0], i, drawn[i % SPAN]);
-        if (s->alignment > MAX_ALIGNMENT && total)
-            exponent = s->term[0].exponent;
-        else {
-            total *= (int64_t)1 << least(s->alignment, MAX_ALIGNMENT);
-            if (s->term[1].counts) total += mantissa_of(s, &s->term[1], i, drawn[i % SPAN]);
-        }
-        out[i] = dequantize_one(total, exponent);
-        if (magnitude_of(out[i]) > top) top = magnitude_of(out[i]);
+        out[i] = add_one(&s->plan, s->x[0][i], s->x[1][i], s->stochastic, drawn[i % SPAN]);
+        if (magnitude_bits(out[i]) > top) top = magnitude_bits(out[i]);
     }
     return top;
 }
 
 #if MMINT_X86
+/* Of the operand of the higher exponent, which goes left, and of the other one. */
 typedef struct {
     __m256 scale[2], back;
     __m128i alignment;
@@ -105,14 +81,18 @@ TARGET_AVX2 INLINE void add_span_avx2(lanes_t *l, const float *x, const float *y
 
 TARGET_AVX2 INLINE uint32_t add_body_avx2(const sum_t *s, float *out, long first, long n,
                                           const philox_key *key) {
-    const float *x = (const float *)s->term[0].x, *y = (const float *)s->term[1].x;
-    lanes_t l = {.back = _mm256_set1_ps(scale_of(s->exponent)),
-                 .alignment = _mm_cvtsi32_si128((int)s->alignment),
-                 .flip = _mm256_set1_epi16((short)s->term[0].flip),
+    const addition_t *a = &s->plan;
+    const int higher = !a->counts[0] || (a->counts[1] && a->exponent[1] > a->exponent[0]);
+    const float *x = (const float *)s->x[higher], *y = (const float *)s->x[!higher];
+    lanes_t l = {.back = _mm256_set1_ps(scale_of(a->low)),
+                 .alignment = _mm_cvtsi32_si128(a->high - a->low),
+                 .flip = _mm256_set1_epi16((short)seen_by(higher, 0)),
                  .top = _mm256_setzero_si256()};
-    for (int t = 0; t < 2; t++)
-        l.scale[t] = s->term[t].counts ? rounding_scale_avx2(s->term[t].exponent, key != NULL)
-                                       : _mm256_setzero_ps();
+    for (int i = 0; i < 2; i++) {
+        const int t = i ? !higher : higher;
+        l.scale[i] = a->counts[t] ? rounding_scale_avx2(a->exponent[t], key != NULL)
+                                  : _mm256_setzero_ps();
+    }
     __m256i words[4] = {_mm256_setzero_si256()};
     if (key) {
         philox_avx2(key, (uint64_t)first / SPAN, words);
@@ -142,51 +122,47 @@ TARGET_AVX2 static uint32_t add_avx2(const sum_t *s, float *out, long first, lon
 #endif
 
 /* Do powers of two and int32 do? See the top of this file. */
-static int is_usual(const sum_t *s, int bits) {
-    int usual = bits - 1 + s->alignment <= 30 && scale_is_exact(s->exponent);
+static int is_usual(const addition_t *a, int bits) {
+    int usual = bits - 1 + a->high - a->low <= 30 && scale_is_exact(a->low, SCALED_INT32);
     for (int t = 0; t < 2; t++)
-        usual = usual && (!s->term[t].counts || scale_does(s->term[t].exponent));
+        usual = usual && (!a->counts[t] || scale_does(a->exponent[t]));
     return usual;
 }
 
 /* A tensor of subnormals may be rounded to zero everywhere. */
-static int any_mantissa(const sum_t *s, const term_t *t, uint32_t top) {
+static int any_mantissa(const sum_t *s, int t, uint32_t top, int bits, long n) {
     uint16_t drawn[SPAN] = {0};
     if (field_of(top)) return 1;
-    for (long i = 0; top && i < s->n; i++) {
+    for (long i = 0; top && i < n; i++) {
         if (s->stochastic && i % SPAN == 0) philox_portable(&s->key, (uint64_t)i / SPAN, drawn);
-        if (mantissa_of(s, t, i, drawn[i % SPAN])) return 1;
+        if (map_one(s->x[t][i], exponent_of(top, bits), s->stochastic, seen_by(t, drawn[i % SPAN])))
+            return 1;
     }
     return 0;
 }
 
 static int prepare(const add_args *a, sum_t *s) {
-    const int64_t operand[2] = {a->x, a->y}, known[2] = {a->top_x, a->top_y};
-    *s = (sum_t){.n = a->n, .stochastic = (int)a->stochastic, .key = philox_from(a->random)};
-    for (int i = 0; i < 2; i++) {
-        term_t *t = &s->term[i];
-        *t = (term_t){.x = (const uint32_t *)operand[i], .flip = i ? 0xFFFF : 0};
-        const uint32_t top = known[i] >= 0 ? (uint32_t)known[i]
-                                           : top_magnitude((const float *)t->x, a->n,
-                                                           (int)a->threads);
-        if (exponent_of(top, (int)a->bits, &t->exponent)) return NOT_FINITE;
-        t->counts = any_mantissa(s, t, top);
+    const int64_t known[2] = {a->top_x, a->top_y};
+    const int bits = (int)a->bits;
+    uint32_t top[2];
+    int counts[2];
+    *s = (sum_t){.x = {(const uint32_t *)a->x, (const uint32_t *)a->y},
+                 .stochastic = (int)a->stochastic,
+                 .key = philox_from(a->random)};
+    for (int t = 0; t < 2; t++) {
+        top[t] = known[t] >= 0 ? (uint32_t)known[t]
+                               : top_magnitude((const float *)s->x[t], a->n, (int)a->threads);
+        if (!is_finite(top[t])) return NOT_FINITE;
+        counts[t] = any_mantissa(s, t, top[t], bits, a->n);
     }
-    term_t *x = &s->term[0], *y = &s->term[1];
-    if (!x->counts || (y->counts && y->exponent > x->exponent)) {
-        const term_t t = *x;
-        *x = *y;
-        *y = t;
-    }
-    s->exponent = y->counts ? y->exponent : x->counts ? x->exponent : 0;
-    s->alignment = y->counts ? x->exponent - y->exponent : 0;
+    s->plan = addition_of(top[0], counts[0], top[1], counts[1], bits);
     return OK;
 }
 
 int64_t add(const add_args *a) {
     sum_t s;
     if (prepare(a, &s)) return NOT_FINITE;
-    const int usual = level->avx2 && is_usual(&s, (int)a->bits);
+    const int usual = level->avx2 && is_usual(&s.plan, (int)a->bits);
     const long chunks = div_up(a->n, CHUNK);
     uint32_t top = 0;
 #pragma omp parallel for num_threads((int)a->threads) reduction(max : top) if (chunks > 1)

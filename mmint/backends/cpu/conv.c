@@ -269,14 +269,14 @@ int64_t conv2d_weight_grad(const conv_args *a) {
     const winograd_grad_t fast = {
         .image = (const int8_t *)a->x, .grad = (const int8_t *)a->grad, .n = a->n, .height = a->h,
         .width = a->w, .channels = a->c, .rows = a->o, .pad_h = a->pad_h, .pad_w = a->pad_w,
-        .dilation_h = a->dilation_h, .dilation_w = a->dilation_w, .exponent = a->exponent,
+        .dilation_h = a->dilation_h, .dilation_w = a->dilation_w, .exponent = clamped_exponent(a->exponent),
         .out = (float *)a->out, .out_h = a->out_h, .out_w = a->out_w};
     if (!status) taps_forward(&t, a, channels);
     if (!status && is_depthwise(a)) {
         depthwise_weight_grad_t d = {.x = input_pixels(a, &t, 0, a->c)};
         d.grad = (const char *)a->grad;
         d.largest = (double)a->largest;
-        d.exponent = a->exponent;
+        d.exponent = clamped_exponent(a->exponent);
         d.out = (float *)a->out;
         status = depthwise_weight_grad(&d, (int)a->threads);
     } else if (!status && is_3x3(a) && winograd_grad_pays(&fast)) {
@@ -290,7 +290,7 @@ int64_t conv2d_weight_grad(const conv_args *a) {
             p.grad.channel_stride = a->o * size;
             p.grad.tap_offset = one_tap;
             p.largest = (double)a->largest;
-            p.exponent = a->exponent;
+            p.exponent = clamped_exponent(a->exponent);
             p.out = (float *)a->out + g * rows * channels * taps;
             status = weight_grad(&p, (int)a->threads);
         }

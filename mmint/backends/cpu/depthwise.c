@@ -35,7 +35,7 @@ static void add_products(int32_t *sum, const void *a, const void *b, long n, int
         uint32_t any = seen->any[0], top = seen->top[0];                                 \
         for (long c = 0; c < n; c++) {                                                   \
             made[c] = (float)(sum[c] + bias[c]) * scale;                                 \
-            const uint32_t magnitude = magnitude_of(made[c]);                            \
+            const uint32_t magnitude = magnitude_bits(made[c]);                            \
             any |= (uint32_t)sum[c];                                                     \
             top = magnitude > top ? magnitude : top;                                     \
         }                                                                                \

@@ -22,7 +22,7 @@ typedef struct {
     operand_t x;
     const char *grad;
     double largest;
-    long exponent;
+    int exponent;
     float *out;
 } depthwise_weight_grad_t;
 

@@ -4,8 +4,8 @@
  * pooling gradient, where windows overlap, are thus taken in row-major order by one thread. */
 #include "exact.h"
 
+#include "arithmetic/number.h"
 #include "mapping.h"
-#include "number.h"
 
 #include <math.h>
 
@@ -69,7 +69,7 @@ static uint32_t relu_chunk(const float *x, float *out, uint8_t *positive, int64_
         if (i % 8 == 0) positive[i / 8] = 0;
         positive[i / 8] |= (uint8_t)((v > 0) << i % 8);
         out[i] = v < 0 ? 0 : v;
-        top = (uint32_t)most(top, magnitude_of(out[i]));
+        top = (uint32_t)most(top, magnitude_bits(out[i]));
     }
     return top;
 }
@@ -82,7 +82,7 @@ static uint32_t relu_grad_chunk(const float *g, float *out, const uint8_t *posit
 #endif
     for (; i < n; i++) {
         out[i] = positive[i / 8] >> i % 8 & 1 ? g[i] : 0;
-        top = (uint32_t)most(top, magnitude_of(out[i]));
+        top = (uint32_t)most(top, magnitude_bits(out[i]));
     }
     return top;
 }

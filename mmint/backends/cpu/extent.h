@@ -3,8 +3,8 @@
 #ifndef MMINT_EXTENT_H
 #define MMINT_EXTENT_H
 
+#include "arithmetic/number.h"
 #include "common.h"
-#include "number.h"
 
 /* In lanes, for vectors: bits of the sums, and the largest magnitude of a float32 result (its bit
  * pattern without the sign). */
@@ -13,7 +13,7 @@ typedef struct extent {
 } extent_t;
 
 INLINE void extent_take(extent_t *e, int lane, int any, float made) {
-    const uint32_t magnitude = magnitude_of(made);
+    const uint32_t magnitude = magnitude_bits(made);
     e->any[lane] |= (uint32_t)any;
     if (magnitude > e->top[lane]) e->top[lane] = magnitude;
 }

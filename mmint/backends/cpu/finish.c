@@ -2,14 +2,14 @@
 
 #include "philox.h"
 
-int finish_prepare(finish_t *f, const bias_args *bias, long exponent, double bound, long length,
+int finish_prepare(finish_t *f, const bias_args *bias, int64_t exponent, double bound, long length,
                    int by_lane, void **buffer) {
     const size_t padded = (size_t)length + 64;
     int64_t *wide = calloc(padded, sizeof(int64_t) + sizeof(int32_t));
     *buffer = wide;
     if (!wide) return NO_MEMORY;
     int32_t *narrow = (int32_t *)(wide + padded);
-    *f = (finish_t){.exponent = exponent, .by_lane = by_lane, .bias32 = narrow};
+    *f = (finish_t){.exponent = clamped_exponent(exponent), .by_lane = by_lane, .bias32 = narrow};
     if (bias->x) {
         const uint32_t *x = (const uint32_t *)bias->x;
         const philox_key key = philox_from(bias->random);
@@ -17,25 +17,21 @@ int finish_prepare(finish_t *f, const bias_args *bias, long exponent, double bou
         uint32_t top = 0;
         for (long i = 0; i < bias->length; i++)
             if ((x[i] & 0x7FFFFFFF) > top) top = x[i] & 0x7FFFFFFF;
-        if (field_of(top) == 255) return NOT_FINITE;
-        f->excess = most(0, most(field_of(top), 1) - 150 - exponent + 24 - 62);
+        if (!is_finite(top)) return NOT_FINITE;
+        f->excess = bias_excess(top, f->exponent);
         f->exponent += f->excess;
         f->bias = wide;
         double largest = 0;
         for (long i = 0; i < bias->length; i++) {
             if (bias->stochastic && i % 64 == 0) philox_portable(&key, (uint64_t)i / 64, drawn);
-            const uint32_t magnitude = x[i] & 0x7FFFFFFF, m = mantissa24_of(magnitude);
-            const long shift = f->exponent + 150 - most(field_of(magnitude), 1);
-            const int64_t rounded =
-                (int64_t)(bias->stochastic ? shift_right_stochastic(m, shift, drawn[i % 64])
-                                           : shift_right_even(m, shift));
-            wide[i] = x[i] >> 31 ? -rounded : rounded;
-            if ((double)rounded > largest) largest = (double)rounded;
+            wide[i] = quantize_one(x[i], f->exponent, bias->stochastic, drawn[i % 64]);
+            const double magnitude = (double)magnitude_of(wide[i]);
+            if (magnitude > largest) largest = magnitude;
             narrow[i] = (int32_t)wide[i];
         }
         bound += largest;
     }
-    f->fast = !f->excess && bound < 2147483648.0 && scale_is_exact(f->exponent);
+    f->fast = !f->excess && bound < 2147483648.0 && scale_is_exact(f->exponent, SCALED_INT32);
     if (f->fast) f->scale = scale_of(f->exponent);
     return OK;
 }

@@ -2,16 +2,16 @@
 #ifndef MMINT_FINISH_H
 #define MMINT_FINISH_H
 
+#include "arithmetic/finish.h"
 #include "common.h"
 #include "extent.h"
-#include "number.h"
 
 typedef struct finish {
     /* The fast form: (float32)(sum + bias) * scale, exact but for the one rounding. */
     int fast;
     float scale;
     /* The general form: dequantize(round(sum / 2**excess) + bias, exponent). */
-    long exponent, excess;
+    int exponent, excess;
     const int64_t *bias;   /* one for each row (or lane), or NULL */
     const int32_t *bias32; /* the same, zeros where there is none; as long as rows (lanes), padded */
     int by_lane;
@@ -23,16 +23,11 @@ typedef struct {
 
 /* Prepares `finish` for sums of magnitude `bound` at most, with `padding` zeros after bias32.
  * Returns a status; `buffer` is for the caller to free. */
-int finish_prepare(finish_t *finish, const bias_args *bias, long exponent, double bound,
+int finish_prepare(finish_t *finish, const bias_args *bias, int64_t exponent, double bound,
                    long length, int by_lane, void **buffer);
 
 INLINE float finish_one(const finish_t *f, int64_t total, long index) {
-    if (f->excess) {
-        const uint64_t magnitude = total < 0 ? 0 - (uint64_t)total : (uint64_t)total;
-        const int64_t cut = (int64_t)shift_right_even(magnitude, f->excess);
-        total = total < 0 ? -cut : cut;
-    }
-    return dequantize_one(total + (f->bias ? f->bias[index] : 0), f->exponent);
+    return finish_sum(total, f->excess, f->bias ? f->bias[index] : 0, f->exponent);
 }
 
 #endif

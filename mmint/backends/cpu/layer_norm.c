@@ -4,13 +4,13 @@
  * with the bias below 2**31. Backward, |p * t + q * X + r| < 2**46, which doubles carry exactly, so
  * that their conversion to float32 is the only rounding; terms are below 2**45. For 16 bits the
  * same is done in int64. */
-#include "coefficients.h"
+#include "arithmetic/layer_norm.h"
 #include "mapping.h"
 #include "norm.h"
 #include "planes.h"
 #include "x86.h"
 
-enum { CHUNK = 1 << 15, WEIGHT_BITS = 16, NORMALISED_BITS = 15, SHIFT_BITS = 30 };
+enum { CHUNK = 1 << 15 };
 
 /* ---- one row ---- */
 
@@ -35,7 +35,7 @@ NORMALISE(normalise8, int8_t, int32_t, uint32_t)
 NORMALISE(normalise16, int16_t, int64_t, uint64_t)
 
 INLINE void normalise_body(const void *x, int16_t *out, long n, const coefficients_t *c,
-                           long exponent, int wide) {
+                           int exponent, int wide) {
     const long shift = most(0, exponent - c->exponent);
     if (shift > (wide ? 63 : 31))
         memset(out, 0, sizeof *out * (size_t)n);
@@ -48,7 +48,8 @@ INLINE void normalise_body(const void *x, int16_t *out, long n, const coefficien
 typedef struct {
     const int16_t *weight;
     const int32_t *bias;
-    long shift, exponent; /* the product goes right; that of the sum */
+    long shift; /* by which the product goes right */
+    int exponent; /* of the sum */
 } affine_t;
 
 INLINE int32_t affine_one(int32_t product, int32_t bias, long shift, uint32_t up, uint32_t odd) {
@@ -64,7 +65,7 @@ INLINE uint32_t affine_body(const int16_t *restrict x, float *restrict out, long
     const long shift = least(31, a->shift);
     const uint32_t odd = shift > 0, up = shift > 0 ? (1u << (shift - 1)) - 1 : 0;
     uint32_t top = 0;
-    if (scale_is_exact(a->exponent)) {
+    if (scale_is_exact(a->exponent, SCALED_INT32)) {
         const float scale = scale_of(a->exponent);
         for (long i = 0; i < n; i++) {
             out[i] = (float)affine_one(x[i] * weight[i], bias[i], shift, up, odd) * scale;
@@ -123,21 +124,19 @@ INLINE uint32_t input_grad_body(const void *grad, const void *x, const int16_t *
                                 float *restrict out, long n, const coefficients_t *c, int wide) {
     const int8_t *restrict g8 = grad, *restrict x8 = x;
     const int16_t *restrict g16 = grad, *restrict x16 = x;
-    const int fast = c->exponent >= -126 && c->exponent <= 64;
-    const float scale = fast ? scale_of(c->exponent) : 1;
+    const scale_t scale = scale_at((int)c->exponent);
     uint32_t top = 0;
-    if (fast && !wide) {
+    if (scale.factor != 0.0f && !wide) {
         const double p = (double)c->p, q = (double)c->q, r = (double)c->r;
         for (long i = 0; i < n; i++) {
-            out[i] = (float)(p * (weight[i] * g8[i]) + q * x8[i] + r) * scale;
+            out[i] = (float)(p * (weight[i] * g8[i]) + q * x8[i] + r) * scale.factor;
             top = take(out[i], top);
         }
         return top;
     }
     for (long i = 0; i < n; i++) {
         const int64_t t = weight[i] * (wide ? g16[i] : g8[i]), v = wide ? x16[i] : x8[i];
-        const int64_t total = c->p * t + c->q * v + c->r;
-        out[i] = fast ? (float)total * scale : dequantize_one(total, c->exponent);
+        out[i] = scaled_int64(c->p * t + c->q * v + c->r, scale);
         top = take(out[i], top);
     }
     return top;
@@ -184,22 +183,16 @@ INLINE void accumulate_body(const void *grad, const int16_t *restrict normalised
 typedef struct {
     const layer_norm_args *a;
     affine_t affine;
-    long normalised_exponent;
+    int normalised_exponent;
     wide_t eps;
 } forward_t;
 
 typedef struct {
     const layer_norm_grad_args *a;
     const int16_t *weight;
-    long weight_exponent, normalised_exponent;
+    int weight_exponent, normalised_exponent;
     wide_t eps;
 } backward_t;
-
-INLINE coefficients_t row_coefficients(spread_t spread, int64_t s1, long size, long exponent,
-                                       int bits) {
-    const wide_t one = from_integer(1), zero = from_integer(0);
-    return forward_coefficients(forward_scale(one, spread, exponent), zero, s1, size, bits);
-}
 
 INLINE uint32_t forward_body(const forward_t *f, long row, int16_t *scratch, int wide) {
     const layer_norm_args *a = f->a;
@@ -208,8 +201,9 @@ INLINE uint32_t forward_body(const forward_t *f, long row, int16_t *scratch, int
     sum_run(x, x, a->size, wide, sum);
     sums[row] = sum[0];
     sums[a->rows + row] = sum[1];
-    const spread_t spread = spread_of(sum[0], sum[1], a->size, a->exponent, f->eps);
-    const coefficients_t c = row_coefficients(spread, sum[0], a->size, a->exponent, (int)a->bits);
+    const int exponent = (int)a->exponent;
+    const spread_t spread = spread_of(sum[0], sum[1], a->size, exponent, f->eps);
+    const coefficients_t c = normalising(spread, sum[0], a->size, exponent, (int)a->bits);
     normalise_body(x, scratch, a->size, &c, f->normalised_exponent, wide);
     return affine_body(scratch, (float *)a->out + row * a->size, a->size, &f->affine);
 }
@@ -222,20 +216,21 @@ INLINE uint32_t backward_body(const backward_t *b, long row, int16_t *scratch, g
     const int64_t s1 = ((const int64_t *)a->sums)[row];
     const int64_t s2 = ((const int64_t *)a->sums)[a->rows + row];
     int64_t products[2] = {0, 0};
-    coefficients_t c;
-    const spread_t spread = spread_of(s1, s2, size, a->exponent, b->eps);
-    const wide_t scale = shifted(spread.rstd, a->grad_exponent + b->weight_exponent);
+    const int exponent = (int)a->exponent, bits = (int)a->bits;
+    const spread_t spread = spread_of(s1, s2, size, exponent, b->eps);
+    coefficients_t c =
+        scale_in_place(shifted(spread.rstd, (int)a->grad_exponent + b->weight_exponent));
 #if MMINT_X86
     if (avx2 && !wide)
         product_sums8_avx2((const int8_t *)grad, (const int8_t *)x, b->weight, size, products);
     else
 #endif
         product_sums_body(grad, x, b->weight, 0, size, products, wide);
-    backward_coefficients(&scale, 1, spread.rstd, s1, &products[0], &products[1], size,
-                          (int)(a->grad_bits + WEIGHT_BITS - 1 - a->bits), a->exponent, &c);
+    backward_coefficients(&c, 1, spread.rstd, s1, &products[0], &products[1], size,
+                          layer_wider((int)a->grad_bits, bits), exponent);
     const uint32_t top =
         input_grad_body(grad, x, b->weight, (float *)a->out + row * size, size, &c, wide);
-    c = row_coefficients(spread, s1, size, a->exponent, (int)a->bits);
+    c = normalising(spread, s1, size, exponent, bits);
     normalise_body(x, scratch, size, &c, b->normalised_exponent, wide);
     accumulate_body(grad, scratch, sums, wide);
     (void)avx2;
@@ -261,37 +256,25 @@ FORMS(_avx2, TARGET_AVX2, 1)
 
 /* ---- all rows ---- */
 
-/* That of 2**ceil(log2(size) / 2) over 2**15. */
-static long normalised_exponent(long size) {
-    return (bit_length((uint64_t)(size - 1)) + 1) / 2 - NORMALISED_BITS;
-}
-
-static int map_weight(int64_t weight, long size, int16_t *out, long *exponent, int threads) {
-    int found;
+static int map_weight(int64_t weight, long size, int16_t *out, int *exponent, int threads) {
     const float *x = (const float *)weight;
-    if (exponent_of(top_magnitude(x, size, threads), WEIGHT_BITS, &found)) return NOT_FINITE;
-    round_all(x, out, size, found, 1, NULL, threads);
-    *exponent = found;
+    const uint32_t top = top_magnitude(x, size, threads);
+    if (!is_finite(top)) return NOT_FINITE;
+    *exponent = exponent_of(top, LAYER_WEIGHT_BITS);
+    round_all(x, out, size, *exponent, 1, NULL, threads);
     return OK;
 }
 
 /* The bias at the exponent of the sum. */
-static int map_bias(const layer_norm_args *a, const int16_t *weight, long product_exponent,
+static int map_bias(const layer_norm_args *a, const int16_t *weight, int product_exponent,
                     int32_t *bias, affine_t *affine) {
     const uint32_t *x = (const uint32_t *)a->bias;
     const uint32_t top = top_magnitude((const float *)x, a->size, (int)a->threads);
-    long exponent = LOWEST;
-    if (field_of(top) == 255) return NOT_FINITE;
-    for (long i = 0; i < a->size && exponent == LOWEST; i++)
-        if (weight[i]) exponent = product_exponent;
-    if (top) exponent = most(exponent, most(field_of(top), 1) - 126 - SHIFT_BITS);
-    if (exponent == LOWEST) exponent = 0;
-    for (long i = 0; i < a->size; i++) {
-        const uint32_t magnitude = x[i] & 0x7FFFFFFF;
-        const long shift = exponent + 150 - most(field_of(magnitude), 1);
-        const int32_t rounded = (int32_t)shift_right_even(mantissa24_of(magnitude), shift);
-        bias[i] = x[i] >> 31 ? -rounded : rounded;
-    }
+    int any_weight = 0;
+    if (!is_finite(top)) return NOT_FINITE;
+    for (long i = 0; i < a->size && !any_weight; i++) any_weight = weight[i] != 0;
+    const int exponent = affine_exponent(any_weight, product_exponent, top);
+    for (long i = 0; i < a->size; i++) bias[i] = (int32_t)quantize_one(x[i], exponent, false, 0);
     *affine = (affine_t){weight, bias, most(0, exponent - product_exponent), exponent};
     return OK;
 }
@@ -301,10 +284,9 @@ int64_t layer_norm(const layer_norm_args *a) {
     int32_t *bias = allocate(sizeof *bias * (size_t)a->size);
     forward_t f = {.a = a,
                    .normalised_exponent = normalised_exponent(a->size),
-                   .eps = {a->eps[0], (long)a->eps[1]}};
+                   .eps = wide_of(a->eps[0], (int)a->eps[1])};
     uint32_t top = 0;
-    long exponent = 0;
-    int status = weight && bias ? OK : NO_MEMORY;
+    int exponent = 0, status = weight && bias ? OK : NO_MEMORY;
     if (!status) status = map_weight(a->weight, a->size, weight, &exponent, (int)a->threads);
     if (!status) status = map_bias(a, weight, exponent + f.normalised_exponent, bias, &f.affine);
     if (!status) {
@@ -335,7 +317,7 @@ int64_t layer_norm_grad(const layer_norm_grad_args *a) {
     backward_t b = {.a = a,
                     .weight = weight,
                     .normalised_exponent = normalised_exponent(a->size),
-                    .eps = {a->eps[0], (long)a->eps[1]}};
+                    .eps = wide_of(a->eps[0], (int)a->eps[1])};
     uint32_t top = 0;
     int status = weight && total ? OK : NO_MEMORY;
     if (!status)

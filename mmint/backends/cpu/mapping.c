@@ -4,7 +4,7 @@
  * are then transposed to channels-last, where the products read them. */
 #include "mapping.h"
 
-#include "number.h"
+#include "arithmetic/mapping.h"
 #include "rounding.h"
 #include "x86.h"
 
@@ -61,27 +61,7 @@ uint32_t top_magnitude(const float *x, long n, int threads) {
     return top;
 }
 
-int exponent_of(uint32_t top, int bits, int *exponent) {
-    const int p = bits - 1;
-    *exponent = 0;
-    if (field_of(top) == 255) return NOT_FINITE;
-    if (top) {
-        int scale = field_of(top) ? (int)field_of(top) : 1;
-        if (mantissa24_of(top) > ((1u << p) - 1) << (24 - p)) scale++;
-        *exponent = scale - 126 - p;
-    }
-    return OK;
-}
-
 /* ---- rounding ---- */
-
-INLINE int32_t round_one(uint32_t u, int exponent, int stochastic, uint32_t drawn) {
-    const uint32_t magnitude = u & 0x7FFFFFFF, m = mantissa24_of(magnitude);
-    const long shift = exponent + 150 - most(field_of(magnitude), 1);
-    const int32_t r = (int32_t)(stochastic ? shift_right_stochastic(m, shift, drawn)
-                                           : shift_right_even(m, shift));
-    return u >> 31 ? -r : r;
-}
 
 /* Elements `first` (a multiple of 64) ... `first + n - 1`. */
 static void round_portable(const uint32_t *x, void *out, long first, long n, int exponent, int wide,
@@ -89,7 +69,7 @@ static void round_portable(const uint32_t *x, void *out, long first, long n, int
     uint16_t drawn[64] = {0};
     for (long i = 0; i < n; i++) {
         if (key && i % 64 == 0) philox_portable(key, (uint64_t)(first + i) / 64, drawn);
-        const int32_t r = round_one(x[i], exponent, key != NULL, drawn[i % 64]);
+        const int64_t r = quantize_one(x[i], exponent, key != NULL, drawn[i % 64]);
         if (wide)
             ((int16_t *)out)[i] = (int16_t)r;
         else
@@ -278,8 +258,8 @@ int64_t quantize(const quantize_args *a) {
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
     const float *x = (const float *)a->x;
     const uint32_t top = a->top < 0 ? top_magnitude(x, n, threads) : (uint32_t)a->top;
-    int exponent;
-    if (exponent_of(top, (int)a->bits, &exponent)) return NOT_FINITE;
+    if (!is_finite(top)) return NOT_FINITE;
+    const int exponent = exponent_of(top, (int)a->bits);
     const philox_key *drawn = a->stochastic ? &key : NULL;
     if (!transposed)
         round_all(x, (void *)a->out, n, exponent, wide, drawn, threads);
@@ -302,9 +282,9 @@ INLINE int64_t integer_at(const void *x, long i, int size) {
     for (long i = 0; i < n; i++) out[i] = (float)((const type *)x)[i] * scale; \
     break
 
-void dequantize_some(const void *x, float *out, long n, int size, long exponent) {
-    if (size < 8 && scale_is_exact(exponent)) {
-        const float scale = scale_of(exponent);
+void dequantize_some(const void *x, float *out, long n, int size, int64_t exponent) {
+    if (size < 8 && scale_is_exact(exponent, SCALED_INT32)) {
+        const float scale = scale_of((int)exponent);
         switch (size) {
         case 1: DEQUANTIZE_RUN(int8_t);
         case 2: DEQUANTIZE_RUN(int16_t);
@@ -312,7 +292,8 @@ void dequantize_some(const void *x, float *out, long n, int size, long exponent)
         }
         return;
     }
-    for (long i = 0; i < n; i++) out[i] = dequantize_one(integer_at(x, i, size), exponent);
+    const int at = clamped_exponent(exponent);
+    for (long i = 0; i < n; i++) out[i] = dequantize_one(integer_at(x, i, size), at);
 }
 
 int64_t dequantize(const dequantize_args *a) {

@@ -30,9 +30,6 @@ void channels_last(const int8_t *from, int8_t *to, long images, long channels, l
 uint32_t top_of_run(const float *x, long n);
 uint32_t top_magnitude(const float *x, long n, int threads);
 
-/* The exponent at which such a tensor has `bits` bits; NOT_FINITE where there is none. */
-int exponent_of(uint32_t top, int bits, int *exponent);
-
 /* Mantissas (int16 if `wide`) of the elements first, a multiple of 64, ... first + n - 1 of tensor
  * x, to out[0] ... out[n - 1]; rounded to nearest where `key` is NULL. */
 void round_run(const float *x, void *out, long first, long n, int exponent, int wide,
@@ -41,6 +38,6 @@ void round_run(const float *x, void *out, long first, long n, int exponent, int 
 /* The same for elements 0 ... n - 1. */
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
                int threads);
-void dequantize_some(const void *x, float *out, long n, int size, long exponent);
+void dequantize_some(const void *x, float *out, long n, int size, int64_t exponent);
 
 #endif

@@ -2,7 +2,7 @@
  * from exact sums; planes.c applies them. */
 #include "norm.h"
 
-#include "coefficients.h"
+#include "arithmetic/coefficients.h"
 #include "planes.h"
 
 enum { MANY = 256 /* groups that are worth a second thread */ };
@@ -11,15 +11,16 @@ enum { MANY = 256 /* groups that are worth a second thread */ };
 typedef struct {
     long channels, groups, count;
     const int64_t *s1, *s2;
-    long exponent;
+    int exponent;
     wide_t eps;
 } statistics_t;
 
 static statistics_t statistics(int64_t sums, long images, long channels, long groups, long count,
-                               long exponent, const int64_t *eps) {
+                               int64_t exponent, const int64_t *eps) {
     const int64_t *s1 = (const int64_t *)sums;
     const long all = groups ? images * groups : channels;
-    return (statistics_t){channels, groups, count, s1, s1 + all, exponent, {eps[0], (long)eps[1]}};
+    return (statistics_t){channels, groups, count, s1, s1 + all, (int)exponent,
+                          wide_of(eps[0], (int)eps[1])};
 }
 
 INLINE long group_of(const statistics_t *s, long image, long channel) {
@@ -30,11 +31,10 @@ static spread_t spread_in(const statistics_t *s, long group) {
     return spread_of(s->s1[group], s->s2[group], s->count, s->exponent, s->eps);
 }
 
-/* `fallback` where there is no parameter. */
+/* `fallback` where there is no parameter. Is it not finite? */
 static int parameter(int64_t values, long channel, int fallback, wide_t *wide) {
-    if (values) return from_float(((const float *)values)[channel], wide);
-    *wide = from_integer(fallback);
-    return OK;
+    *wide = values ? from_float(((const float *)values)[channel]) : from_integer(fallback);
+    return values && !is_finite(magnitude_bits(((const float *)values)[channel]));
 }
 
 int64_t norm(const norm_args *a) {
@@ -71,8 +71,7 @@ int64_t norm_grad(const norm_grad_args *a) {
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
     const int64_t *h1 = (const int64_t *)a->products, *h2 = h1 + rows * a->channels;
     coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
-    wide_t *scales = allocate(sizeof *scales * (size_t)(rows * a->channels));
-    int64_t result = made && scales ? OK : NO_MEMORY;
+    int64_t result = made ? OK : NO_MEMORY;
     int failed = result != OK;
 #pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) \
     if (rows * a->channels > MANY)
@@ -83,17 +82,16 @@ int64_t norm_grad(const norm_grad_args *a) {
         for (long at = first; at < first + members; at++) {
             wide_t weight;
             failed |= parameter(a->weight, at % a->channels, 1, &weight);
-            scales[at] = shifted(multiply(weight, rstd), a->grad_exponent);
+            made[at] = scale_in_place(shifted(multiply(weight, rstd), (int)a->grad_exponent));
         }
-        backward_coefficients(scales + first, members, rstd, s.s1[group], h1 + first, h2 + first,
-                              a->count, (int)(a->grad_bits - a->bits), a->exponent, made + first);
+        backward_coefficients(made + first, members, rstd, s.s1[group], h1 + first, h2 + first,
+                              a->count, (int)(a->grad_bits - a->bits), (int)a->exponent);
     }
     if (!result && failed) result = NOT_FINITE;
     const planes_t planes = {(const void *)a->grad, (const void *)a->x, (float *)a->out, a->images,
                              a->channels, a->pixels, (int)a->wide, (int)a->threads};
     if (!result) result = combine(&planes, made, a->groups != 0);
     free(made);
-    free(scales);
     return result;
 }
 
@@ -109,8 +107,8 @@ int64_t norm_weight_grad(const norm_weight_grad_args *a) {
         int64_t total = 0;
         for (long n = 0; n < a->images; n++) {
             const long group = group_of(&s, n, c), at = n * a->channels + c;
-            const wide_t covariance = from_integer((int128)a->count * h2[at] -
-                                                   (int128)s.s1[group] * h1[at]);
+            const wide_t covariance = from_integer((int128_t)a->count * h2[at] -
+                                                   (int128_t)s.s1[group] * h1[at]);
             slope = plus(slope, multiply(divide(covariance, count), spread_in(&s, group).rstd));
             total += h1[at];
         }
@@ -129,14 +127,14 @@ int64_t update_running(const update_running_args *a) {
     float *mean = (float *)a->mean, *var = (float *)a->var;
     const wide_t factor = shifted(from_integer(a->momentum[0]), (long)a->momentum[1]);
     const wide_t count = from_integer(a->count);
-    const wide_t pairs = from_integer((int128)a->count * (a->count - 1));
+    const wide_t pairs = from_integer((int128_t)a->count * (a->count - 1));
     int failed = 0;
 #pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) if (a->channels > MANY)
     for (long c = 0; c < a->channels; c++) {
         const wide_t batch_mean = divide(narrow(s1[c], 0), count);
         const wide_t batch_var = divide(scatter_of(s1[c], s2[c], a->count), pairs);
         wide_t old_mean, old_var;
-        failed |= from_float(mean[c], &old_mean) | from_float(var[c], &old_var);
+        failed |= parameter(a->mean, c, 0, &old_mean) | parameter(a->var, c, 0, &old_var);
         mean[c] = to_float(moved(old_mean, shifted(batch_mean, a->exponent), factor));
         var[c] = to_float(moved(old_var, shifted(batch_var, 2 * a->exponent), factor));
     }
@@ -146,10 +144,10 @@ int64_t update_running(const update_running_args *a) {
 /* 1 / sqrt(var + eps); NOT_FINITE where that is none. */
 static int frozen_rstd(float var, const int64_t *eps, wide_t *rstd) {
     wide_t total;
-    if (from_float(var, &total)) return NOT_FINITE;
-    total = plus(total, (wide_t){eps[0], (long)eps[1]});
+    if (!is_finite(magnitude_bits(var))) return NOT_FINITE;
+    total = plus(from_float(var), wide_of(eps[0], (int)eps[1]));
     if (total.mantissa <= 0) return NOT_FINITE;
-    *rstd = rsqrt(total);
+    *rstd = inverse_root(total);
     return OK;
 }
 

@@ -1,15 +1,9 @@
-/* Philox 4x32-10 as mmint/numerics/random_bits.py defines it: 16 bits for each of 64 elements. */
+/* The random bits of 64 elements at once: arithmetic/philox.h, in lanes. */
 #ifndef MMINT_PHILOX_H
 #define MMINT_PHILOX_H
 
+#include "arithmetic/philox.h"
 #include "common.h"
-
-#define PHILOX_M0 0xD2511F53u
-#define PHILOX_M1 0xCD9E8D57u
-#define PHILOX_K0 0x9E3779B9u
-#define PHILOX_K1 0xBB67AE85u
-
-enum { PHILOX_ROUNDS = 10 };
 
 /* The keys of all rounds, and words 1 to 3 of the counter. */
 typedef struct {
@@ -36,13 +30,8 @@ INLINE void philox_portable(const philox_key *key, uint64_t group, uint16_t *out
         c3[l] = key->c3;
     }
     for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        for (int l = 0; l < 8; l++) {
-            uint64_t p0 = (uint64_t)c0[l] * PHILOX_M0, p1 = (uint64_t)c2[l] * PHILOX_M1;
-            c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ key->k0[round];
-            c1[l] = (uint32_t)p1;
-            c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ key->k1[round];
-            c3[l] = (uint32_t)p0;
-        }
+        for (int l = 0; l < 8; l++)
+            philox_round(&c0[l], &c1[l], &c2[l], &c3[l], key->k0[round], key->k1[round]);
     }
     for (int l = 0; l < 8; l++) {
         for (int half = 0; half < 2; half++) {

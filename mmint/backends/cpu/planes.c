@@ -7,7 +7,6 @@
 #include "planes.h"
 
 #include "mapping.h"
-#include "number.h"
 #include "x86.h"
 
 enum { BLOCK = 1 << 16, CHUNK = 1 << 15 };
@@ -72,8 +71,8 @@ INLINE void sums16_body(const int16_t *a, const int16_t *b, long n, int64_t *sum
 INLINE uint32_t combine8_body(const int8_t *a, const int8_t *b, float *out, long n,
                               const coefficients_t *c) {
     const uint32_t p = (uint32_t)c->p, q = (uint32_t)c->q, r = (uint32_t)c->r;
-    const int fast = scale_is_exact(c->exponent);
-    const float scale = fast ? scale_of(c->exponent) : 0;
+    const int fast = scale_is_exact(c->exponent, SCALED_INT32);
+    const float scale = fast ? scale_of((int)c->exponent) : 0;
     uint32_t top = 0;
     if (fast && b) {
         for (long i = 0; i < n; i++) {
@@ -88,7 +87,7 @@ INLINE uint32_t combine8_body(const int8_t *a, const int8_t *b, float *out, long
     } else {
         for (long i = 0; i < n; i++) {
             const uint32_t second = b ? q * (uint32_t)b[i] : 0;
-            out[i] = dequantize_one((int32_t)(p * (uint32_t)a[i] + second + r), c->exponent);
+            out[i] = dequantize_one((int32_t)(p * (uint32_t)a[i] + second + r), (int)c->exponent);
             top = take(out[i], top);
         }
     }
@@ -97,12 +96,10 @@ INLINE uint32_t combine8_body(const int8_t *a, const int8_t *b, float *out, long
 
 INLINE uint32_t combine16_body(const int16_t *a, const int16_t *b, float *out, long n,
                                const coefficients_t *c) {
-    const int fast = c->exponent >= -126 && c->exponent <= 64;
-    const float scale = fast ? scale_of(c->exponent) : 0;
+    const scale_t scale = scale_at((int)c->exponent);
     uint32_t top = 0;
     for (long i = 0; i < n; i++) {
-        const int64_t total = c->p * a[i] + (b ? c->q * b[i] : 0) + c->r;
-        out[i] = fast ? (float)total * scale : dequantize_one(total, c->exponent);
+        out[i] = scaled_int64(c->p * a[i] + (b ? c->q * b[i] : 0) + c->r, scale);
         top = take(out[i], top);
     }
     return top;

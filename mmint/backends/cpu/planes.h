@@ -2,8 +2,8 @@
 #ifndef MMINT_PLANES_H
 #define MMINT_PLANES_H
 
+#include "arithmetic/coefficients.h"
 #include "common.h"
-#include "number.h"
 
 /* int8 x, (images, pixels, channels) in memory, to (images, channels, pixels). */
 typedef struct {
@@ -22,11 +22,6 @@ typedef struct {
 } plane_products_args;
 int64_t plane_products(const plane_products_args *a);
 
-/* p * first + q * second + r, at 2**exponent. */
-typedef struct {
-    int64_t p, q, r, exponent;
-} coefficients_t;
-
 /* Two tensors of mantissas (the second may be NULL), and float32 of their shape. */
 typedef struct {
     const void *first, *second;
@@ -40,7 +35,7 @@ uint32_t combine(const planes_t *planes, const coefficients_t *coefficients, int
 
 /* The larger one of `top` and the magnitude of `made`. */
 INLINE uint32_t take(float made, uint32_t top) {
-    return magnitude_of(made) > top ? magnitude_of(made) : top;
+    return magnitude_bits(made) > top ? magnitude_bits(made) : top;
 }
 
 /* Adds the sums of `first` and of its products with `second` over one run of elements. */

@@ -8,7 +8,8 @@
  * an integer below 2**63 times 2**-126 to 2**64 is a normal number. */
 #include "pooling.h"
 
-#include "number.h"
+#include "arithmetic/mapping.h"
+
 
 enum { BLOCK = 1 << 12, CHUNK = 1 << 15 };
 
@@ -16,8 +17,8 @@ typedef struct {
     const avg_pool2d_args *a;
     const int64_t *rows, *columns, *reciprocals;
     const int64_t *holders; /* backward: of a row, from which to before which row of windows */
-    int fast, one_column;   /* is there one window to a row, as wide as the image? */
-    float scale;
+    scale_t scale;
+    int one_column; /* is there one window to a row, as wide as the image? */
 } pool_t;
 
 INLINE int64_t at(const void *x, long i, int wide) {
@@ -26,9 +27,8 @@ INLINE int64_t at(const void *x, long i, int wide) {
 
 /* Notes the largest magnitude. */
 INLINE float finished(const pool_t *p, int64_t total, uint32_t *top) {
-    const float made =
-        p->fast ? (float)total * p->scale : dequantize_one(total, p->a->exponent);
-    if (magnitude_of(made) > *top) *top = magnitude_of(made);
+    const float made = scaled_int64(total, p->scale);
+    if (magnitude_bits(made) > *top) *top = magnitude_bits(made);
     return made;
 }
 
@@ -126,9 +126,8 @@ static pool_t prepared(const avg_pool2d_args *a) {
     pool_t p = {.a = a,
                 .rows = (const int64_t *)a->rows,
                 .columns = (const int64_t *)a->columns,
-                .reciprocals = (const int64_t *)a->reciprocals};
-    p.fast = a->exponent >= -126 && a->exponent <= 64;
-    if (p.fast) p.scale = scale_of(a->exponent);
+                .reciprocals = (const int64_t *)a->reciprocals,
+                .scale = scale_at(clamped_exponent(a->exponent))};
     p.one_column = a->out_w == 1 && p.columns[0] == 0 && p.columns[1] == a->width;
     return p;
 }

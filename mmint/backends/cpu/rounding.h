@@ -7,13 +7,13 @@
 #ifndef MMINT_ROUNDING_H
 #define MMINT_ROUNDING_H
 
-#include "number.h"
+#include "arithmetic/mapping.h"
 #include "philox.h"
 
-INLINE int scale_does(long exponent) { return exponent >= FRACTION_BITS - 126; }
+INLINE int scale_does(int exponent) { return exponent >= FRACTION_BITS - 126; }
 
 #if MMINT_X86
-TARGET_AVX2 INLINE __m256 rounding_scale_avx2(long exponent, int stochastic) {
+TARGET_AVX2 INLINE __m256 rounding_scale_avx2(int exponent, int stochastic) {
     return _mm256_set1_ps(scale_of((stochastic ? FRACTION_BITS : 0) - exponent));
 }
 

@@ -1,53 +1,22 @@
 #include "sgd.h"
 
+#include "arithmetic/sgd.h"
 #include "mapping.h"
-#include "number.h"
 
-enum { SPAN = 64, CHUNK = 1 << 13, MAX_ALIGNMENT = 28 };
+enum { SPAN = 64, CHUNK = 1 << 13 };
 
-/* mmint/numerics/random_bits.py, Role */
-enum { PARAMETER = 16, GRADIENT, DIRECTION_SUM, MOMENTUM, NESTEROV_SUM, NESTEROV, UPDATE_SUM, UPDATE };
-
-/* mantissa * factor * 2**exponent; a term that is zero everywhere does not count. */
-typedef struct {
-    const int16_t *mantissa;
-    int64_t factor;
-    long exponent;
-    int counts;
-} term_t;
-
-/* Terms aligned at `exponent`: each is shifted right by shift[i] (left where negative). */
-typedef struct {
-    term_t term[3];
-    long shift[3];
-    int terms, draws;
-    long exponent;
-    philox_key key;
-} sum_t;
-
+/* The random bits of a role. */
 static philox_key key_of(const sgd_args *a, int role) {
     philox_key key = philox_from(a->random);
     key.c2 |= (uint32_t)role;
     return key;
 }
 
-static sum_t align(const sgd_args *a, int role, const term_t *terms, int count) {
-    sum_t sum = {.key = key_of(a, role)};
-    for (int i = 0; i < count; i++)
-        if (terms[i].counts) sum.term[sum.terms++] = terms[i];
-    if (!sum.terms) sum.term[sum.terms++] = terms[0];
-    long low = sum.term[0].exponent, high = low;
-    for (int i = 1; i < sum.terms; i++) {
-        low = least(low, sum.term[i].exponent);
-        high = most(high, sum.term[i].exponent);
-    }
-    sum.exponent = most(low, high - MAX_ALIGNMENT);
-    for (int i = 0; i < sum.terms; i++) {
-        sum.shift[i] = sum.exponent - sum.term[i].exponent;
-        sum.draws |= sum.shift[i] > 0;
-    }
-    return sum;
-}
+/* A sum, and the random bits that align it. */
+typedef struct {
+    sgd_sum plan;
+    philox_key key;
+} sum_t;
 
 #if MMINT_X86
 #define DRAW(level, target)                                                                   \
@@ -83,19 +52,22 @@ INLINE int64_t round_signed(int64_t magnitude, int64_t signs, long cut, long lef
 /* The sums of elements first ... first + n - 1 (first a multiple of SPAN, n at most SPAN). */
 INLINE void sum_span(const sum_t *s, long first, int n, int64_t *out, int form) {
     uint16_t drawn[SPAN];
-    if (s->draws) draw(&s->key, first, drawn, form);
+    if (s->plan.draws) draw(&s->key, first, drawn, form);
     for (int i = 0; i < SPAN; i++) out[i] = 0;
-    for (int t = 0; t < s->terms; t++) {
+    for (int t = 0; t < 3; t++) {
+        const sgd_term *term = &s->plan.terms[t];
+        if (!term->counts) continue;
         int16_t mantissa[SPAN] = {0};
-        memcpy(mantissa, s->term[t].mantissa + first, 2 * (size_t)n);
-        const int32_t factor = (int32_t)s->term[t].factor;
-        if (s->shift[t] <= 0) {
-            const long up = -s->shift[t];
+        memcpy(mantissa, (const int16_t *)term->mantissa + first, 2 * (size_t)n);
+        const int32_t factor = (int32_t)term->factor;
+        const int shift = s->plan.shift[t];
+        if (shift <= 0) {
+            const long up = -shift;
             for (int i = 0; i < SPAN; i++)
                 out[i] += (int64_t)((uint64_t)(int64_t)(mantissa[i] * factor) << up);
         } else {
-            const long cut = least(62, most(0, s->shift[t] - FRACTION_BITS));
-            const long left = most(0, FRACTION_BITS - s->shift[t]);
+            const long cut = least(62, most(0, shift - FRACTION_BITS));
+            const long left = most(0, FRACTION_BITS - shift);
             for (int i = 0; i < SPAN; i++) {
                 const int32_t product = mantissa[i] * factor;
                 out[i] += round_signed(product < 0 ? -product : product, product, cut, left,
@@ -160,11 +132,11 @@ TOP_AND_NARROW(avx2, TARGET_AVX2, AVX2)
 TOP_AND_NARROW(avx512, TARGET_AVX512, AVX512)
 #endif
 
-/* Sums mapped to `bits`, into `out`; returns them as a term of factor 1. */
-static term_t narrow(const sgd_args *a, const sum_t *s, int role, int16_t *out) {
+/* Sums mapped to `bits`, into `out`; returns the largest magnitude of the sums. */
+static uint64_t narrow(const sgd_args *a, const sgd_sum *plan, int role, int16_t *out) {
+    const sum_t s = {*plan, key_of(a, plan->role)};
     const philox_key key = key_of(a, role);
     const long chunks = div_up(a->n, CHUNK);
-    const int p = (int)a->bits - 1;
     int64_t top = 0;
 #pragma omp parallel for num_threads((int)a->threads) reduction(max : top) if (chunks > 1)
     for (long c = 0; c < chunks; c++) {
@@ -172,35 +144,27 @@ static term_t narrow(const sgd_args *a, const sum_t *s, int role, int16_t *out) 
         int64_t t;
 #if MMINT_X86
         if (level->avx512)
-            t = top_avx512(s, c * CHUNK, n);
+            t = top_avx512(&s, c * CHUNK, n);
         else if (level->avx2)
-            t = top_avx2(s, c * CHUNK, n);
+            t = top_avx2(&s, c * CHUNK, n);
         else
 #endif
-            t = top_portable(s, c * CHUNK, n);
+            t = top_portable(&s, c * CHUNK, n);
         if (t > top) top = t;
     }
-    long shift = bit_length((uint64_t)top) - p;
-    if (shift > 0 && top > (int64_t)((1 << p) - 1) << shift) shift++;
+    const long shift = sgd_narrowing((uint64_t)top, (int)a->bits);
 #pragma omp parallel for num_threads((int)a->threads) if (chunks > 1)
     for (long c = 0; c < chunks; c++) {
         const long n = least(CHUNK, a->n - c * CHUNK);
 #if MMINT_X86
         if (level->avx2) {
-            (level->avx512 ? narrow_avx512 : narrow_avx2)(s, &key, shift, c * CHUNK, n, out);
+            (level->avx512 ? narrow_avx512 : narrow_avx2)(&s, &key, shift, c * CHUNK, n, out);
             continue;
         }
 #endif
-        narrow_portable(s, &key, shift, c * CHUNK, n, out);
+        narrow_portable(&s, &key, shift, c * CHUNK, n, out);
     }
-    return (term_t){out, 1, top ? s->exponent + shift : 0, top != 0};
-}
-
-static term_t scaled(term_t t, const int64_t *factor) {
-    t.counts = t.counts && factor[0];
-    t.factor = factor[0];
-    t.exponent += factor[1];
-    return t;
+    return (uint64_t)top;
 }
 
 static int any_of(const int16_t *mantissa, long n) {
@@ -209,58 +173,60 @@ static int any_of(const int16_t *mantissa, long n) {
     return 0;
 }
 
-/* float32 mapped to `bits`, into `out`; `*status` tells what went wrong. Subnormals may all be
- * rounded to zero, and then do not count. */
-static term_t mapped(const sgd_args *a, int64_t x, int role, int16_t *out, int *status) {
+/* float32 with this largest magnitude mapped to `bits`, into `out`. Is any mantissa not zero? That
+ * of subnormals may all be. */
+static int map(const sgd_args *a, int64_t x, uint64_t top, int role, int16_t *out) {
     const philox_key key = key_of(a, role);
-    const uint32_t top = top_magnitude((const float *)x, a->n, (int)a->threads);
-    int exponent;
-    *status = exponent_of(top, (int)a->bits, &exponent);
-    if (!*status) round_all((const float *)x, out, a->n, exponent, 1, &key, (int)a->threads);
-    return (term_t){out, 1, exponent, !*status && any_of(out, a->n)};
+    const int exponent = exponent_of((uint32_t)top, (int)a->bits);
+    round_all((const float *)x, out, a->n, exponent, 1, &key, (int)a->threads);
+    return any_of(out, a->n);
+}
+
+/* The update in the int16 tensors g, w, u and v of work: gradient, parameter, old momentum and then
+ * Nesterov's direction, new momentum. */
+static int64_t step(const sgd_args *a, int16_t *g, int16_t *w, int16_t *u, int16_t *v) {
+    const int bits = (int)a->bits, threads = (int)a->threads, narrow_momentum = bits <= 8;
+    const sgd_settings settings = {
+        bits, a->nesterov, {a->momentum_factor[0], a->momentum_factor[1]},
+        {a->weight_decay[0], a->weight_decay[1]}, {a->negative_lr[0], a->negative_lr[1]}};
+    const int16_t *old = (const int16_t *)a->momentum;
+    sgd_seen seen = {.grad_pattern = top_magnitude((const float *)a->grad, a->n, threads),
+                     .param_pattern = top_magnitude((const float *)a->param, a->n, threads)};
+    if (!is_finite((uint32_t)seen.grad_pattern) || !is_finite((uint32_t)seen.param_pattern))
+        return NOT_FINITE;
+    if (old && narrow_momentum) {
+        for (long i = 0; i < a->n; i++) u[i] = ((const int8_t *)a->momentum)[i];
+        old = u;
+    }
+    const sgd_mantissas of = {g, w, old, v, u, (int)a->momentum_exponent, true};
+    seen.grad = (uint64_t)map(a, a->grad, seen.grad_pattern, SGD_GRADIENT, g);
+    seen.param = (uint64_t)map(a, a->param, seen.param_pattern, SGD_PARAMETER, w);
+    seen.momentum = old && any_of(old, a->n);
+    sgd_plan plan = sgd_plan_of(&settings, &of, seen);
+    seen.direction = narrow(a, &plan.direction, SGD_MOMENTUM, v);
+    if (narrow_momentum)
+        for (long i = 0; i < a->n; i++) ((int8_t *)a->out)[i] = (int8_t)v[i];
+    if (a->nesterov) {
+        plan = sgd_plan_of(&settings, &of, seen);
+        seen.nesterov = narrow(a, &plan.nesterov, SGD_NESTEROV, u);
+    }
+    plan = sgd_plan_of(&settings, &of, seen);
+    seen.update = narrow(a, &plan.update, SGD_UPDATE, g);
+    const dequantize_args back = {
+        (int64_t)g, a->param, a->n, 2, sgd_narrowed_exponent(&plan.update, seen.update, bits),
+        threads};
+    dequantize(&back);
+    return plan.buffer_exponent;
 }
 
 int64_t sgd_step(const sgd_args *a) {
     const size_t size = (size_t)a->n * 2;
     int16_t *g = allocate(size), *w = allocate(size), *u = allocate(size);
     int16_t *v = a->bits > 8 ? (int16_t *)a->out : allocate(size);
-    const int8_t *old8 = a->bits > 8 ? NULL : (const int8_t *)a->momentum;
-    const int16_t *old = a->bits > 8 ? (const int16_t *)a->momentum : NULL;
-    int status = g && w && u && (v || !a->n) ? OK : NO_MEMORY;
-    int64_t result = 0;
-    term_t grad, param;
-    if (!status) grad = mapped(a, a->grad, GRADIENT, g, &status);
-    if (!status) param = mapped(a, a->param, PARAMETER, w, &status);
-    if (!status) {
-        int count = 2;
-        term_t terms[3] = {grad, scaled(param, a->weight_decay)};
-        if (a->momentum) {
-            if (old8) {
-                for (long j = 0; j < a->n; j++) u[j] = old8[j];
-                old = u;
-            }
-            const term_t momentum = {old, 1, a->momentum_exponent, any_of(old, a->n)};
-            terms[count++] = scaled(momentum, a->momentum_factor);
-        }
-        sum_t sum = align(a, DIRECTION_SUM, terms, count);
-        term_t buffer = narrow(a, &sum, MOMENTUM, v), direction = buffer;
-        result = buffer.exponent;
-        if (a->bits <= 8)
-            for (long i = 0; i < a->n; i++) ((int8_t *)a->out)[i] = (int8_t)v[i];
-        if (a->nesterov) {
-            terms[2] = scaled(buffer, a->momentum_factor);
-            sum = align(a, NESTEROV_SUM, terms, 3);
-            direction = narrow(a, &sum, NESTEROV, u);
-        }
-        const term_t step[2] = {param, scaled(direction, a->negative_lr)};
-        sum = align(a, UPDATE_SUM, step, 2);
-        const term_t updated = narrow(a, &sum, UPDATE, g);
-        const dequantize_args back = {(int64_t)g, a->param, a->n, 2, updated.exponent, a->threads};
-        dequantize(&back);
-    }
+    const int64_t result = g && w && u && (v || !a->n) ? step(a, g, w, u, v) : NO_MEMORY;
     free(g);
     free(w);
     free(u);
     if (a->bits <= 8) free(v);
-    return status ? status : result;
+    return result;
 }

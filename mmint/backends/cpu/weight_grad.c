@@ -1,6 +1,6 @@
 #include "weight_grad.h"
 
-#include "number.h"
+#include "arithmetic/mapping.h"
 #include "product.h"
 
 enum {
@@ -97,8 +97,9 @@ static void work_and_finish(const shared_t *s, long j, int32_t *lanes, int32_t *
 static void finish_row(const shared_t *s, long row) {
     const operand_t *x = &s->p->x;
     float *out = s->p->out + row * x->channels * x->taps;
-    const long panel = row / MR, r = row % MR, exponent = s->p->exponent;
-    const int fast = !s->widened && scale_is_exact(exponent);
+    const long panel = row / MR, r = row % MR;
+    const int exponent = s->p->exponent;
+    const int fast = !s->widened && scale_is_exact(exponent, SCALED_INT32);
     const float scale = fast ? scale_of(exponent) : 0;
     /* lane l of tap t is channel l; of merged taps, channel l % channels of tap l / channels */
     const long channels = x->pixels.merged_taps ? x->pixels.merged_channels : x->channels;
@@ -142,7 +143,7 @@ int weight_grad(const weight_grad_t *p, int threads) {
     s.super = SUPERBLOCK * s.block;
     const long all_panels = x->taps * s.lane_panels;
     const int few = s.groups && s.groups <= s.block && x->taps <= MOST_TAPS &&
-                    !x->pixels.merged_taps && scale_is_exact(p->exponent);
+                    !x->pixels.merged_taps && scale_is_exact(p->exponent, SCALED_INT32);
     const size_t sums = (size_t)((few ? 1 : all_panels * s.panels) * TILE);
     if (!all_panels || !s.panels) return OK;
     const long wanted = most(1, all_panels / (2 * threads));

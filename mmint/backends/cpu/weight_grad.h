@@ -9,7 +9,7 @@
 typedef struct {
     operand_t grad, x;
     double largest; /* magnitude of one product */
-    long exponent;
+    int exponent;
     float *out;
 } weight_grad_t;
 

@@ -43,7 +43,7 @@ typedef struct {
     const int8_t *image, *grad; /* channels-last */
     long n, height, width, channels, rows;
     long pad_h, pad_w, dilation_h, dilation_w;
-    long exponent;
+    int exponent;
     float *out;
     long out_h, out_w; /* of grad */
 } winograd_grad_t;

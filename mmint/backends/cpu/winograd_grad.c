@@ -1,4 +1,4 @@
-#include "number.h"
+#include "arithmetic/mapping.h"
 #include "winograd.h"
 #include "winograd_parts.h"
 #include "x86.h"
@@ -138,7 +138,7 @@ INLINE void output_body(const shared_t *s, const int32_t *sums, long row, long p
     const winograd_grad_t *p = s->p;
     const long place = (row * s->lane_panels + panel) * TAPS * NR;
     const long count = least(NR, p->channels - panel * NR);
-    const int fast = !s->widened && scale_is_exact(p->exponent);
+    const int fast = !s->widened && scale_is_exact(p->exponent, SCALED_INT32);
     const float scale = fast ? scale_of(p->exponent) : 0;
     float *out = p->out + (row * p->channels + panel * NR) * TAPS;
     int32_t made[TAPS][NR];

@@ -2,17 +2,15 @@
  *
  * `weigh` takes the maxima of both operands, and finds out whether any mantissa is not zero, which
  * only a tensor of subnormals leaves open. `add` gives each thread one Philox block, that is eight
- * elements in pairs 16 apart, whose mantissas it aligns and adds; p = bits - 1 <= 15 bits go left
- * by at most 40, so that int64 holds the sum. Where the exponents differ by more, the higher mantissa
- * counts, or the lower one where that is 0.
+ * elements in pairs 16 apart, whose mantissas it aligns and adds.
  *
  * If an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
  * device's flag. */
-#include "philox.cuh"
+#include "arithmetic/addition.h"
+#include "arithmetic/philox.h"
 #include "reduce.cuh"
-#include "scale.cuh"
 
-enum { THREADS = 256, MAX_ALIGNMENT = 40 };
+enum { THREADS = 256 };
 
 struct operand {
     const uint32_t *x, *tops; /* maxima of parts of x */
@@ -25,9 +23,6 @@ struct weighed {
     uint32_t top[2];
     int32_t counts[2], sum;
 };
-
-/* The random bits that operand t sees of the element's. */
-__device__ __forceinline__ uint32_t seen_by(int t, uint32_t drawn) { return t ? 0xFFFF - drawn : drawn; }
 
 __device__ void weigh_one(const operand &o, int t, weighed *w, int64_t n, int bits,
                           const random_words &random) {
@@ -57,23 +52,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS)
     add(const uint32_t *x, const uint32_t *y, float *out, weighed *w, int64_t n, int64_t bits,
         random_words random, int32_t *flag, int64_t call) {
-    const uint32_t *terms[2] = {x, y};
-    bool counts[2];
-    int exponents[2], high = 0, low = 0;
-    for (int t = 0; t < 2; t++) {
-        counts[t] = w->counts[t] != 0;
-        exponents[t] = counts[t] ? exponent_of(w->top[t], (int)bits) : 0;
-    }
-    if (counts[0] || counts[1])
-        high = max(exponents[counts[0] ? 0 : 1], exponents[counts[1] ? 1 : 0]);
-    if (counts[0] || counts[1])
-        low = min(exponents[counts[0] ? 0 : 1], exponents[counts[1] ? 1 : 0]);
-    if (!is_finite(w->top[0]) || !is_finite(w->top[1])) {
-        counts[0] = counts[1] = false;
-        if (blockIdx.x == 0 && threadIdx.x == 0) atomicCAS(flag, 0, (int32_t)call);
-    }
-    const bool apart = high - low > MAX_ALIGNMENT;
-    const scale back = scale_at(low), back_high = scale_at(high);
+    const bool finite = is_finite(w->top[0]) && is_finite(w->top[1]);
+    if (!finite && blockIdx.x == 0 && threadIdx.x == 0) atomicCAS(flag, 0, (int32_t)call);
+    const addition_t a = addition_of(w->top[0], finite && w->counts[0], w->top[1],
+                                     finite && w->counts[1], (int)bits);
     const bool stochastic = random.stochastic != 0;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     uint32_t top = 0;
@@ -84,16 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
             if (i >= n) break;
             const uint32_t drawn = word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF;
-            int64_t total = 0, upper = 0;
-            for (int t = 0; t < 2; t++) {
-                if (!counts[t]) continue;
-                const int64_t m = map_one(terms[t][i], exponents[t], stochastic, seen_by(t, drawn));
-                if (apart && exponents[t] == high)
-                    upper = m;
-                else
-                    total += m * ((int64_t)1 << (exponents[t] - low));
-            }
-            const float made = upper ? scaled(upper, back_high) : scaled(total, back);
+            const float made = add_one(&a, x[i], y[i], stochastic, drawn);
             out[i] = made;
             top = max(top, magnitude_bits(made));
         }

@@ -27,6 +27,7 @@ import torch
 OPTIONS = ('-std=c++17',)
 REPORT = '--ptxas-options=-v'
 INT128 = '--device-int128'  # nvcc has it unasked
+INCLUDES = Path(__file__).parents[1]  # the arithmetic that C and CUDA share lies there
 INCLUDE = re.compile(r'^#include "(.+)"', re.M)
 NVRTC_OUT_OF_MEMORY = 1
 
@@ -79,11 +80,12 @@ def cubin(source: Path, architecture: str) -> bytes:
 
 
 def with_includes(source: Path) -> list[Path]:
-    """A source file and the files beside it that it includes, directly or not, each once."""
+    """A source file and those it includes, beside it or in `INCLUDES`, directly or not, each once."""
     found = [source]
     for path in found:
         for name in INCLUDE.findall(path.read_text()):
-            included = source.parent / name
+            beside = source.parent / name
+            included = beside if beside.exists() else INCLUDES / name
             if included not in found:
                 found.append(included)
     return found
@@ -179,9 +181,9 @@ class Nvcc:
         """As `Compiler.compile`."""
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / 'made.cubin'
-            command = [self.path, '-cubin', f'-arch={architecture}', REPORT, *OPTIONS]
+            options = [f'-arch={architecture}', f'-I{INCLUDES}', REPORT, *OPTIONS]
             done = subprocess.run(
-                [*command, str(source), '-o', str(made)],
+                [self.path, '-cubin', *options, str(source), '-o', str(made)],
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
             report = done.stdout + done.stderr
@@ -204,7 +206,9 @@ class Nvrtc:
 
     def compile(self, source: Path, architecture: str) -> Compiled:
         """As `Compiler.compile`."""
-        options = [f'-arch={architecture}', f'-I{source.parent}', INT128, REPORT, *OPTIONS]
+        options = [
+            f'-arch={architecture}', f'-I{source.parent}', f'-I{INCLUDES}', INT128, REPORT, *OPTIONS
+        ]  # fmt: skip
         program = ctypes.c_void_p()
         self.library.nvrtcCreateProgram(
             ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None

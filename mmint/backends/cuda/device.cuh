@@ -1,19 +1,8 @@
-/* What all kernels need: integer types (NVRTC brings no headers), dynamic shared memory, which the
- * emulator of the tests declares its own way, and the loop over more elements than threads. */
+/* What all kernels need: dynamic shared memory, which the emulator of the tests declares its own
+ * way, and the loop over more elements than threads. */
 #pragma once
 
-#ifdef __CUDACC_RTC__
-typedef signed char int8_t;
-typedef unsigned char uint8_t;
-typedef short int16_t;
-typedef unsigned short uint16_t;
-typedef int int32_t;
-typedef unsigned int uint32_t;
-typedef long int64_t;
-typedef unsigned long uint64_t;
-#else
-#include <stdint.h>
-#endif
+#include "arithmetic/language.h"
 
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]

@@ -1,6 +1,6 @@
 /* Before and after a product: see finish.cuh. */
+#include "arithmetic/philox.h"
 #include "finish.cuh"
-#include "philox.cuh"
 
 enum { THREADS = 256 };
 
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
             top = max(top, p.bias[i] & 0x7FFFFFFF);
         top = block_max(top);
         const bool finite = is_finite(top);
-        if (finite) excess = max(0, max(field_of(top), 1) - 150 - exponent + 24 - 62);
+        if (finite) excess = bias_excess(top, exponent);
         exponent += excess;
         for (int64_t i = threadIdx.x; i < p.length; i += THREADS) {
             int64_t rounded = 0;
@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
     }
     if (threadIdx.x) return;
     const bool fits = p.bound + largest < (int64_t)1 << 31;
-    const int fast = !excess && fits && exponent >= -126 && exponent <= 96;
+    const int fast = !excess && fits && scale_is_exact(exponent, SCALED_INT32);
     *p.state = {exponent, excess, fast, (int32_t)top, 0, 0};
 }
 

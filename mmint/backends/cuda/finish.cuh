@@ -6,7 +6,7 @@
  * mends the result if none is. They also note the result's largest magnitude for its mapping. */
 #pragma once
 
-#include "number.cuh"
+#include "arithmetic/finish.h"
 #include "reduce.cuh"
 
 struct finish_state {
@@ -34,7 +34,7 @@ struct finisher {
     __device__ __forceinline__ explicit finisher(const finish &f)
         : exponent(f.state->exponent), excess(f.state->excess), fast(f.state->fast), scale(0.0f),
           bias(f.bias), top(0), not_zero(false) {
-        if (fast) scale = __uint_as_float((uint32_t)(exponent + 127) << 23);
+        if (fast) scale = scale_of(exponent);
     }
 
     /* The result of a sum to which `bias[i]` is added. */
@@ -44,11 +44,9 @@ struct finisher {
         if (fast) {
             result = (float)((int)sum + (bias ? (int)bias[i] : 0)) * scale;
         } else {
-            int64_t total = sum;
-            if (excess) total = with_sign(shift_right_even(magnitude_of(total), excess), total < 0);
-            result = dequantize_one(total + (bias ? bias[i] : 0), exponent);
+            result = finish_sum(sum, excess, bias ? bias[i] : 0, exponent);
         }
-        top = max(top, __float_as_uint(result) & 0x7FFFFFFF);
+        top = max(top, magnitude_bits(result));
         return result;
     }
 

@@ -2,19 +2,13 @@
  *
  * A block takes a row: exact sums, coefficients of them by one thread, then the elements. The
  * parameters' gradients are sums over rows: the block of a row leaves its coefficients, from which
- * `layer_weight_grad` makes the normalised elements again, column by column.
- *
- * Weights are 16-bit mantissas, normalised elements have 15 bits and a bias 30, so that int32 holds
- * what a row becomes; backward, |p * weight * G + q * X + r| < 2**(bits + 38). */
-#include "coefficients.cuh"
+ * `layer_weight_grad` makes the normalised elements again, column by column. */
+#include "arithmetic/layer_norm.h"
 #include "reduce.cuh"
-#include "scale.cuh"
+#include "statistics.cuh"
 
 enum {
     THREADS = 256,
-    WEIGHT_BITS = 16,
-    NORMALISED_BITS = 15,
-    SHIFT_BITS = 30,
     COLUMNS = 32,
     ROWS = THREADS / COLUMNS,
     PART_ROWS = 256,
@@ -46,13 +40,12 @@ __device__ __forceinline__ int64_t block_sum(int64_t v) {
     return v;
 }
 
-/* a * X + b becomes a normalised element by going right. */
-__device__ __forceinline__ coefficients normalising(const layer &l, int64_t row, const spread &v) {
-    const wide scale = forward_scale(from_integer(1), v, *l.s.exponent);
-    return forward_coefficients(scale, {0, 0}, l.s.sums[row], l.size, (int)l.bits);
+__device__ __forceinline__ coefficients_t normalising_in(const layer &l, int64_t row,
+                                                         const spread_t &v) {
+    return normalising(v, l.s.sums[row], l.size, *l.s.exponent, (int)l.bits);
 }
 
-__device__ __forceinline__ int32_t normalised(const layer &l, const coefficients &c, int64_t x) {
+__device__ __forceinline__ int32_t normalised(const layer &l, const coefficients_t &c, int64_t x) {
     const int64_t total = c.p * x + c.r;
     const int shift = (int)max((int64_t)0, l.normalised_exponent - c.exponent);
     const uint64_t most = (1 << NORMALISED_BITS) - 1;
@@ -71,9 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     any = block_max(any);
     const bool finite = is_finite(top);
     const int product = *l.weight_exponent + (int)l.normalised_exponent;
-    int exponent = any ? product : LOWEST;
-    if (top && finite) exponent = max(exponent, max(field_of(top), 1) - 126 - SHIFT_BITS);
-    if (exponent == LOWEST) exponent = 0;
+    const int exponent = affine_exponent(any, product, finite ? top : 0);
     for (int64_t i = threadIdx.x; i < l.size; i += THREADS)
         ((int32_t *)(out + 1))[i] =
             bias && finite ? (int32_t)quantize_one(bias[i], exponent, false, 0) : 0;
@@ -84,8 +75,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 template <typename T>
 __device__ void forward(const layer &l, int64_t *sums, const affine *a, float *out, int32_t *top) {
-    __shared__ coefficients c;
-    const scale back = scale_at((int)a->exponent);
+    __shared__ coefficients_t c;
+    const scale_t back = scale_at((int)a->exponent);
     const int32_t *bias = (const int32_t *)(a + 1);
     uint32_t seen = 0;
     for (int64_t row = blockIdx.x; row < l.rows; row += gridDim.x) {
@@ -100,7 +91,7 @@ __device__ void forward(const layer &l, int64_t *sums, const affine *a, float *o
         if (threadIdx.x == 0) {
             sums[row] = s1;
             sums[l.rows + row] = s2;
-            const coefficients found = normalising(l, row, spread_in(l.s, row));
+            const coefficients_t found = normalising_in(l, row, spread_in(l.s, row));
             c = found;
         }
         __syncthreads();
@@ -108,7 +99,7 @@ __device__ void forward(const layer &l, int64_t *sums, const affine *a, float *o
             const int32_t product = normalised(l, c, x[i]) * l.weight[i];
             const int64_t shifted = with_sign(
                 shift_right_even(magnitude_of(product), (int)a->shift), product < 0);
-            const float made = scaled((int32_t)shifted + bias[i], back);
+            const float made = scaled_int32((int32_t)shifted + bias[i], back);
             out[row * l.size + i] = made;
             seen = max(seen, magnitude_bits(made));
         }
@@ -129,12 +120,12 @@ struct gradient {
     const void *grad;
     const int32_t *exponent;
     int64_t bits;
-    coefficients *made; /* of each row, those of its normalised elements */
+    coefficients_t *made; /* of each row, those of its normalised elements */
 };
 
 template <typename T>
 __device__ void backward(const layer &l, const gradient &g, float *out, int32_t *top) {
-    __shared__ coefficients c;
+    __shared__ coefficients_t c;
     uint32_t seen = 0;
     for (int64_t row = blockIdx.x; row < l.rows; row += gridDim.x) {
         const T *x = (const T *)l.x + row * l.size, *grad = (const T *)g.grad + row * l.size;
@@ -147,18 +138,19 @@ __device__ void backward(const layer &l, const gradient &g, float *out, int32_t 
         h1 = block_sum(h1);
         h2 = block_sum(h2);
         if (threadIdx.x == 0) {
-            const spread v = spread_in(l.s, row);
-            const wide scale = shifted(v.rstd, *g.exponent + *l.weight_exponent);
-            backward_coefficients([=](int64_t) { return scale; }, 1, v.rstd, l.s.sums[row], &h1,
-                                  &h2, l.size, (int)(g.bits + WEIGHT_BITS - 1 - l.bits),
-                                  *l.s.exponent, &c);
-            g.made[row] = normalising(l, row, v);
+            const spread_t v = spread_in(l.s, row);
+            coefficients_t made =
+                scale_in_place(shifted(v.rstd, *g.exponent + *l.weight_exponent));
+            backward_coefficients(&made, 1, v.rstd, l.s.sums[row], &h1, &h2, l.size,
+                                  layer_wider((int)g.bits, (int)l.bits), *l.s.exponent);
+            c = made;
+            g.made[row] = normalising_in(l, row, v);
         }
         __syncthreads();
-        const scale back = scale_at((int)c.exponent);
+        const scale_t back = scale_at((int)c.exponent);
         for (int64_t i = threadIdx.x; i < l.size; i += THREADS) {
             const int64_t t = l.weight[i] * grad[i];
-            const float made = scaled(c.p * t + c.q * x[i] + c.r, back);
+            const float made = scaled_int64(c.p * t + c.q * x[i] + c.r, back);
             out[row * l.size + i] = made;
             seen = max(seen, magnitude_bits(made));
         }

@@ -11,8 +11,8 @@
  * channels-last.
  *
  * A tensor with an infinity or NaN becomes zeros, and its call's number goes to the device's flag. */
-#include "number.cuh"
-#include "philox.cuh"
+#include "arithmetic/mapping.h"
+#include "arithmetic/philox.h"
 #include "reduce.cuh"
 
 enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 128 };

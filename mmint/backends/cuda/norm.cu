@@ -11,9 +11,8 @@
  *
  * A parameter that is not finite makes coefficients of zero, and its call's number goes to the
  * device's flag. */
-#include "coefficients.cuh"
 #include "reduce.cuh"
-#include "scale.cuh"
+#include "statistics.cuh"
 
 enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 128, PART_PIXELS = 256 };
 
@@ -74,7 +73,7 @@ struct failure {
 __device__ __forceinline__ void report(const failure &f) { atomicCAS(f.flag, 0, (int32_t)f.call); }
 
 /* values[i], or `fallback` where there are none; 0 with a report where it is not finite. */
-__device__ __forceinline__ wide parameter(const float *values, int64_t i, int fallback,
+__device__ __forceinline__ wide_t parameter(const float *values, int64_t i, int fallback,
                                           const failure &f) {
     if (!values) return from_integer(fallback);
     if (is_finite(magnitude_bits(values[i]))) return from_float(values[i]);
@@ -83,11 +82,11 @@ __device__ __forceinline__ wide parameter(const float *values, int64_t i, int fa
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    norm_coefficients(statistics s, const float *weight, const float *bias, coefficients *made,
+    norm_coefficients(statistics s, const float *weight, const float *bias, coefficients_t *made,
                       int64_t channels, int64_t members, int64_t bits, failure f) {
     for (int64_t at = first_index(); at < s.groups * members; at += stride()) {
         const int64_t group = at / members;
-        const wide scale = forward_scale(parameter(weight, at % channels, 1, f),
+        const wide_t scale = forward_scale(parameter(weight, at % channels, 1, f),
                                          spread_in(s, group), *s.exponent);
         made[at] = forward_coefficients(scale, parameter(bias, at % channels, 0, f), s.sums[group],
                                         s.count, (int)bits);
@@ -97,18 +96,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 /* products (2, groups * members) */
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_grad_coefficients(statistics s, const int32_t *grad_exponent, const int64_t *products,
-                           const float *weight, coefficients *made, int64_t channels,
+                           const float *weight, coefficients_t *made, int64_t channels,
                            int64_t members, int64_t wider, failure f) {
     for (int64_t group = first_index(); group < s.groups; group += stride()) {
         const int64_t first = group * members;
-        const wide rstd = spread_in(s, group).rstd;
-        const auto scale = [&](int64_t m) {
-            return shifted(multiply(parameter(weight, (first + m) % channels, 1, f), rstd),
-                           *grad_exponent);
-        };
-        backward_coefficients(scale, members, rstd, s.sums[group], products + first,
+        const wide_t rstd = spread_in(s, group).rstd;
+        for (int64_t at = first; at < first + members; at++) {
+            const wide_t scale = multiply(parameter(weight, at % channels, 1, f), rstd);
+            made[at] = scale_in_place(shifted(scale, *grad_exponent));
+        }
+        backward_coefficients(made + first, members, rstd, s.sums[group], products + first,
                               products + s.groups * members + first, s.count, (int)wider,
-                              *s.exponent, made + first);
+                              *s.exponent);
     }
 }
 
@@ -118,14 +117,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                      float *dweight, float *dbias, int64_t images, int64_t channels,
                      int64_t members) {
     const int64_t *h1 = products, *h2 = products + images * channels;
-    const wide count = from_integer(s.count);
+    const wide_t count = from_integer(s.count);
     for (int64_t c = first_index(); c < channels; c += stride()) {
-        wide slope = {0, 0};
+        wide_t slope = {0, 0};
         int64_t total = 0;
         for (int64_t at = c; at < images * channels; at += channels) {
             const int64_t group = at / members;
-            const wide covariance =
-                from_integer((int128)s.count * h2[at] - (int128)s.sums[group] * h1[at]);
+            const wide_t covariance =
+                from_integer((int128_t)s.count * h2[at] - (int128_t)s.sums[group] * h1[at]);
             slope = plus(slope, multiply(divide(covariance, count), spread_in(s, group).rstd));
             total += h1[at];
         }
@@ -135,18 +134,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 /* old + factor * (batch - old); as it is, with a report, where it is not finite. */
-__device__ __forceinline__ void move(float *running, wide batch, wide factor, const failure &f) {
+__device__ __forceinline__ void move(float *running, wide_t batch, wide_t factor, const failure &f) {
     if (!is_finite(magnitude_bits(*running))) return report(f);
-    const wide old = from_float(*running);
+    const wide_t old = from_float(*running);
     *running = to_float(plus(old, multiply(factor, plus(batch, negated(old)))));
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     update_running(statistics s, float *mean, float *var, int64_t momentum,
                    int64_t momentum_exponent, failure f) {
-    const wide factor = shifted(from_integer(momentum), (int)momentum_exponent);
-    const wide count = from_integer(s.count);
-    const wide pairs = from_integer((int128)s.count * (s.count - 1));
+    const wide_t factor = shifted(from_integer(momentum), (int)momentum_exponent);
+    const wide_t count = from_integer(s.count);
+    const wide_t pairs = from_integer((int128_t)s.count * (s.count - 1));
     for (int64_t c = first_index(); c < s.groups; c += stride()) {
         const int64_t s1 = s.sums[c], s2 = s.sums[s.groups + c];
         move(mean + c, shifted(divide(narrow(s1, 0), count), *s.exponent), factor, f);
@@ -156,9 +155,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 /* 1 / sqrt(var + eps); 0 with a report where that is none. */
-__device__ __forceinline__ wide frozen_rstd(const float *var, int64_t c, wide eps,
+__device__ __forceinline__ wide_t frozen_rstd(const float *var, int64_t c, wide_t eps,
                                             const failure &f) {
-    wide total = parameter(var, c, 0, f);
+    wide_t total = parameter(var, c, 0, f);
     if (is_finite(magnitude_bits(var[c]))) total = plus(total, eps);
     if (total.mantissa > 0) return inverse_root(total);
     report(f);
@@ -168,13 +167,13 @@ __device__ __forceinline__ wide frozen_rstd(const float *var, int64_t c, wide ep
 /* `mean` and `bias` NULL: the input's gradient, where the exponent is the incoming one's. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     frozen_coefficients(const int32_t *exponent, const float *mean, const float *var,
-                        const float *weight, const float *bias, coefficients *made,
+                        const float *weight, const float *bias, coefficients_t *made,
                         int64_t channels, int64_t bits, int64_t eps, int64_t eps_exponent,
                         failure f) {
     for (int64_t c = first_index(); c < channels; c += stride()) {
-        const wide rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
-        const wide scale = multiply(parameter(weight, c, 1, f), rstd);
-        const wide offset = plus(parameter(bias, c, 0, f),
+        const wide_t rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
+        const wide_t scale = multiply(parameter(weight, c, 1, f), rstd);
+        const wide_t offset = plus(parameter(bias, c, 0, f),
                                  negated(multiply(parameter(mean, c, 0, f), scale)));
         made[c] = forward_coefficients(shifted(scale, *exponent), offset, 0, 1, (int)bits);
     }
@@ -186,9 +185,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                        float *dweight, int64_t channels, int64_t eps, int64_t eps_exponent,
                        failure f) {
     for (int64_t c = first_index(); c < channels; c += stride()) {
-        const wide rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
-        const wide total = shifted(narrow(products[channels + c], 0), *exponent);
-        const wide centred = plus(
+        const wide_t rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
+        const wide_t total = shifted(narrow(products[channels + c], 0), *exponent);
+        const wide_t centred = plus(
             total, negated(multiply(parameter(mean, c, 0, f), narrow(products[c], 0))));
         dweight[c] = to_float(shifted(multiply(centred, rstd), *grad_exponent));
     }
@@ -200,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 struct combination {
     const void *first, *second;
     float *out;
-    const coefficients *of;
+    const coefficients_t *of;
     int64_t images, pixels, channels, per_image;
     int32_t *top;
 };
@@ -233,13 +232,15 @@ template <typename T> __device__ void combine(const combination &m) {
         }
         __syncthreads();
         float *to = m.out + (image * m.channels + channel0) * m.pixels + pixel0;
-        const coefficients *of = m.of + (m.per_image ? image * m.channels : 0) + channel0;
+        const coefficients_t *of = m.of + (m.per_image ? image * m.channels : 0) + channel0;
         for (int k = threadIdx.x; k < pixels * channels; k += THREADS) {
             const int channel = k / pixels, pixel = k % pixels;
-            const coefficients &c = of[channel];
+            const coefficients_t &c = of[channel];
             part sum = (part)c.p * (part)first[pixel][channel] + (part)c.r;
             if (m.second) sum += (part)c.q * (part)second[pixel][channel];
-            const float made = scaled((total)sum, scale_at((int)c.exponent));
+            const scale_t back = scale_at((int)c.exponent);
+            const float made = sizeof(T) == 1 ? scaled_int32((int32_t)sum, back)
+                                              : scaled_int64((int64_t)sum, back);
             to[channel * m.pixels + pixel] = made;
             top = max(top, magnitude_bits(made));
         }

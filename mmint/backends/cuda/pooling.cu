@@ -3,8 +3,8 @@
  * Mantissas are channels-last, (images, pixels, channels), results contiguous, (images, channels,
  * pixels). A block takes 32 channels by 8 results, so that both its reads and its writes fill
  * sectors of 32 bytes; each thread adds up one result in int64. */
+#include "arithmetic/mapping.h"
 #include "reduce.cuh"
-#include "scale.cuh"
 
 enum { CHANNELS = 32, PLACES = 8, THREADS = CHANNELS * PLACES };
 
@@ -55,7 +55,7 @@ template <typename T, bool GRAD> __device__ void average(const averages &a, cons
     const int64_t out = GRAD ? w.height * w.width : w.out_h * w.out_w;
     const int64_t across = (a.channels + CHANNELS - 1) / CHANNELS;
     const int64_t down = (a.images * out + PLACES - 1) / PLACES;
-    const scale back = scale_at((int)(*a.x_exponent + a.exponent));
+    const scale_t back = scale_at((int)(*a.x_exponent + a.exponent));
     uint32_t top = 0;
     for (int64_t t = blockIdx.x; t < across * down; t += gridDim.x) {
         const int64_t channel = t % across * CHANNELS + threadIdx.x % CHANNELS;
@@ -63,8 +63,8 @@ template <typename T, bool GRAD> __device__ void average(const averages &a, cons
         if (channel >= a.channels || result >= a.images * out) continue;
         const int64_t image = result / out, place = result % out;
         const T *x = (const T *)a.x + image * in * a.channels + channel;
-        const float made = scaled(GRAD ? backward(x, a.channels, w, place)
-                                       : forward(x, a.channels, w, place), back);
+        const float made = scaled_int64(GRAD ? backward(x, a.channels, w, place)
+                                             : forward(x, a.channels, w, place), back);
         a.out[(image * a.channels + channel) * out + place] = made;
         top = max(top, magnitude_bits(made));
     }

@@ -1,6 +1,7 @@
 /* Reductions over a block of threads, whose size is a multiple of 32. */
 #pragma once
 
+#include "arithmetic/number.h"
 #include "device.cuh"
 
 template <typename T> __device__ T warp_max(T v) {
@@ -25,8 +26,4 @@ template <typename T> __device__ T block_max(T v) {
 __device__ __forceinline__ void note_top(uint32_t top, int32_t *at) {
     top = block_max(top);
     if (threadIdx.x == 0 && top) atomicMax(at, (int32_t)top);
-}
-
-__device__ __forceinline__ uint32_t magnitude_bits(float x) {
-    return __float_as_uint(x) & 0x7FFFFFFF;
 }

@@ -26,7 +26,7 @@ from .optim_wrapper import mixed_precision
 class IntTrainingHook(Hook):
     """Converts the model before a run, and names the random bits of each iteration.
 
-    The arguments are those of `mmint.conversion.convert`.
+    The arguments are those of `mmint.convert`.
     """
 
     priority = 'VERY_HIGH'

@@ -3,77 +3,80 @@
  * here overflows: products and aligned sums stay below 2**62, integers of sums below 2**127. */
 #pragma once
 
-#include "number.cuh"
+#include "arithmetic/mapping.h"
 
-enum { WIDTH = 31, LOWEST = -(1 << 20) };
+enum { WIDTH = 31, LOWEST = -(1 << 20) }; /* LOWEST: below any exponent */
 
-typedef __int128 int128;
-
-struct wide {
+typedef struct {
     int64_t mantissa;
     int exponent;
-};
+} wide_t;
+
+MMINT_FUNCTION wide_t wide_of(int64_t mantissa, int exponent) {
+    const wide_t made = {mantissa, exponent};
+    return made;
+}
 
 /* Below 2**62. */
-__device__ __forceinline__ wide narrow(int64_t integer, int exponent) {
+MMINT_FUNCTION wide_t narrow(int64_t integer, int exponent) {
     const int shift = bit_length(magnitude_of(integer)) - WIDTH;
-    const uint64_t rounded = shift_right_even(magnitude_of(integer), shift);
+    const uint64_t rounded = shift_either_way_even(magnitude_of(integer), shift);
     const int carried = (int)(rounded >> WIDTH); /* rounding up may give 2**31 */
-    return {with_sign(rounded >> carried, integer < 0), exponent + shift + carried};
+    return wide_of(with_sign(rounded >> carried, integer < 0), exponent + shift + carried);
 }
 
 /* What is cut off leaves a bit behind, so that there is one rounding. */
-__device__ __forceinline__ wide from_integer(int128 integer) {
-    unsigned __int128 magnitude = (unsigned __int128)integer;
+MMINT_FUNCTION wide_t from_integer(int128_t integer) {
+    uint128_t magnitude = (uint128_t)integer;
     if (integer < 0) magnitude = 0 - magnitude;
     const uint64_t high = (uint64_t)(magnitude >> 64);
     const int length = high ? 64 + bit_length(high) : bit_length((uint64_t)magnitude);
-    const int cut = max(0, length - 61);
+    const int cut = int_max(0, length - 61);
     const uint64_t kept = (uint64_t)(magnitude >> cut);
-    const uint64_t rest = magnitude != (unsigned __int128)kept << cut;
+    const uint64_t rest = magnitude != (uint128_t)kept << cut;
     return narrow(with_sign(kept | rest, integer < 0), cut);
 }
 
-/* Finite. */
-__device__ __forceinline__ wide from_float(float x) {
-    const uint32_t pattern = __float_as_uint(x), magnitude = pattern & 0x7FFFFFFF;
+/* Finite, exact. */
+MMINT_FUNCTION wide_t from_float(float x) {
+    const uint32_t pattern = pattern_of(x), magnitude = pattern & 0x7FFFFFFF;
     return narrow(with_sign(mantissa24_of(magnitude), pattern >> 31),
-                  max(field_of(magnitude), 1) - 150);
+                  int_max(field_of(magnitude), 1) - 150);
 }
 
-__device__ __forceinline__ float to_float(wide a) { return dequantize_one(a.mantissa, a.exponent); }
+MMINT_FUNCTION float to_float(wide_t a) { return dequantize_one(a.mantissa, a.exponent); }
 
-__device__ __forceinline__ wide shifted(wide a, int power) {
-    return {a.mantissa, a.exponent + power};
+MMINT_FUNCTION wide_t shifted(wide_t a, int power) {
+    return wide_of(a.mantissa, a.exponent + power);
 }
 
-__device__ __forceinline__ wide negated(wide a) { return {-a.mantissa, a.exponent}; }
+MMINT_FUNCTION wide_t negated(wide_t a) { return wide_of(-a.mantissa, a.exponent); }
 
-__device__ __forceinline__ wide multiply(wide a, wide b) {
+MMINT_FUNCTION wide_t multiply(wide_t a, wide_t b) {
     return narrow(a.mantissa * b.mantissa, a.exponent + b.exponent);
 }
 
 /* a / 2**exponent to nearest even; the caller sees to it that it fits. */
-__device__ __forceinline__ int64_t to_integer(wide a, int exponent) {
+MMINT_FUNCTION int64_t to_integer(wide_t a, int exponent) {
     if (!a.mantissa) return 0;
-    return with_sign(shift_right_even(magnitude_of(a.mantissa), exponent - a.exponent),
+    return with_sign(shift_either_way_even(magnitude_of(a.mantissa), exponent - a.exponent),
                      a.mantissa < 0);
 }
 
-__device__ __forceinline__ wide plus(wide a, wide b) {
+MMINT_FUNCTION wide_t plus(wide_t a, wide_t b) {
     const int common =
-        max(a.mantissa ? a.exponent : LOWEST, b.mantissa ? b.exponent : LOWEST) - 30;
+        int_max(a.mantissa ? a.exponent : LOWEST, b.mantissa ? b.exponent : LOWEST) - 30;
     return narrow(to_integer(a, common) + to_integer(b, common), common);
 }
 
 /* b > 0 */
-__device__ __forceinline__ wide divide(wide a, wide b) {
+MMINT_FUNCTION wide_t divide(wide_t a, wide_t b) {
     const uint64_t quotient = (magnitude_of(a.mantissa) << 32) / (uint64_t)b.mantissa;
     return narrow(with_sign(quotient, a.mantissa < 0), a.exponent - b.exponent - 32);
 }
 
 /* 1 / sqrt(a), a > 0: Newton's steps for the integer square root, from above. */
-__device__ __forceinline__ wide inverse_root(wide a) {
+MMINT_FUNCTION wide_t inverse_root(wide_t a) {
     const int odd = (a.exponent - WIDTH) & 1, half = (a.exponent - WIDTH + odd) >> 1;
     const uint64_t d = (uint64_t)a.mantissa << (31 - odd);
     uint64_t root = (uint64_t)1 << 31;
@@ -83,12 +86,12 @@ __device__ __forceinline__ wide inverse_root(wide a) {
 }
 
 /* The lowest exponent at which it is at most 2**bits. */
-__device__ __forceinline__ int top_exponent(wide a, int bits) {
+MMINT_FUNCTION int top_exponent(wide_t a, int bits) {
     return a.mantissa ? a.exponent + WIDTH - bits : LOWEST;
 }
 
-/* value / divisor to nearest, ties to even; the quotient fits. */
-__device__ __forceinline__ int64_t divide_even(int128 value, int64_t divisor) {
+/* value / divisor to nearest, ties to even; divisor > 0, the quotient fits. */
+MMINT_FUNCTION int64_t divide_even(int128_t value, int64_t divisor) {
     int64_t quotient, rest;
     if (value == (int64_t)value) {
         quotient = (int64_t)value / divisor;

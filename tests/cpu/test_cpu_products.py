@@ -1,4 +1,4 @@
-"""The C kernels against the reference, bit for bit."""
+"""The C products against the reference, bit for bit."""
 
 import itertools
 import math
@@ -9,11 +9,8 @@ import torch
 from comparison import (
     BITS,
     Comparison,
-    any_float32,
     assert_same,
-    assert_same_fixed_point,
     mantissas,
-    pattern,
 )
 
 from mmint.backends import Geometry, NonFiniteError, cpu, reference
@@ -21,104 +18,6 @@ from mmint.numerics import FixedPoint
 
 check = Comparison(cpu, int)
 pytestmark = pytest.mark.skipif(not cpu.available(), reason='the C kernels are not built')
-
-
-# ---- mapping ----
-
-SHAPES = [(), (0,), (1,), (5,), (63,), (64,), (65,), (1000,), (3, 0, 2, 2), (2, 1, 5, 5),
-          (1, 7, 1, 1), (2, 3, 33, 21), (2, 17, 16, 20),
-          (1, 70, 20, 30), (1, 3, 47, 50), (70000,)]  # fmt: skip
-
-
-@pytest.mark.parametrize('bits', [4, 7, 8, 9, 16])
-@pytest.mark.parametrize('random', [None, BITS])
-def test_quantize(level, bits, random):
-    for shape in SHAPES:
-        for x in (torch.randn(shape), torch.randn(shape) * 1e-41, any_float32(shape)):
-            assert_same_fixed_point(
-                cpu.quantize(x, bits, random), reference.quantize(x, bits, random)
-            )
-
-
-def test_quantize_threads(threads):
-    for shape in ((100_001,), (2, 70, 47, 50), (1, 9, 100, 90)):
-        x = torch.randn(shape)
-        assert_same_fixed_point(cpu.quantize(x, 8, BITS), reference.quantize(x, 8, BITS))
-
-
-@pytest.mark.parametrize('random', [None, BITS])
-def test_quantize_spread(level, random):
-    """Exponents that span what 8 bits see and what they do not."""
-    x = torch.randn(4, 9, 31, 17) * torch.exp2(torch.randint(-40, 3, (4, 9, 31, 17)))
-    for bits in (4, 8, 16):
-        assert_same_fixed_point(cpu.quantize(x, bits, random), reference.quantize(x, bits, random))
-
-
-def test_quantize_strided(level):
-    x = torch.randn(2, 6, 10, 9)
-    views = [
-        x.to(memory_format=torch.channels_last), x.transpose(1, 3), x[:, ::2], x[..., 1:-1],
-        x[0].expand(3, 6, 10, 9), x.flatten()[::3], x.permute(3, 2, 1, 0),
-    ]  # fmt: skip
-    for view in views:
-        for random in (None, BITS):
-            assert_same_fixed_point(
-                cpu.quantize(view, 8, random), reference.quantize(view, 8, random)
-            )
-
-
-def test_quantize_zeros_and_borders(level):
-    zeros = torch.tensor([0.0, -0.0])
-    assert_same_fixed_point(cpu.quantize(zeros, 8, BITS), reference.quantize(zeros, 8, BITS))
-    for top in (127 / 64, 127.5 / 64, 1.9999999, 2.0, 1.0, 2.0**-126, 2.0**-149, 3.4028235e38):
-        x = torch.tensor([top, -top, top / 2, top / 3, top / 512, -top / 300, 0.0])
-        for bits, random in itertools.product((4, 8, 11, 16), (None, BITS)):
-            assert_same_fixed_point(
-                cpu.quantize(x, bits, random), reference.quantize(x, bits, random)
-            )
-
-
-@pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
-def test_quantize_not_finite(level, value):
-    for shape, at in (((3,), 0), ((2, 3, 50, 50), 14999), ((100_000,), 77_777)):
-        x = torch.randn(shape)
-        x.view(-1)[at] = value
-        with pytest.raises(NonFiniteError):
-            cpu.quantize(x, 8, BITS)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize('random', [None, BITS], ids=['nearest', 'stochastic'])
-def test_quantize_every_float32(random):
-    """All 2**32 patterns at 8 bits (0 for those that are not finite), 2**22 at a time.
-
-    Such a block spans half an exponent field; one value that is larger by 0 to 27 fields is put
-    before it, so that over the blocks every distance from the largest value occurs, up to those
-    that leave nothing. Takes about 14 minutes each on one core, nearly all in the reference.
-    """
-    block = 1 << 22
-    for number, first in enumerate(range(-(2**31), 2**31, block)):
-        x = torch.arange(first, first + block).to(torch.int32)
-        x = torch.where((x >> 23 & 0xFF) == 0xFF, 0, x)
-        above = min((first >> 23 & 0xFF) + number // 2 % 28, 254) << 23 | 0x123456
-        x = torch.cat([torch.tensor([above], dtype=torch.int32), x]).view(torch.float32)
-        assert_same_fixed_point(cpu.quantize(x, 8, random), reference.quantize(x, 8, random))
-
-
-@pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64])
-def test_dequantize(level, dtype):
-    info = torch.iinfo(dtype)
-    for shape in ((), (0,), (7,), (3, 5, 33), (70000,)):
-        low, high = max(info.min, -(2**62) + 1), min(info.max, 2**62 - 1)
-        x = torch.randint(low, high, shape, dtype=torch.int64)
-        x = (x >> torch.randint(0, info.bits, shape)).to(dtype)
-        for exponent in (-400, -180, -155, -149, -140, -127, -126, -60, 0, 60, 96, 97, 110, 300):
-            assert_same(cpu.dequantize(x, exponent), reference.dequantize(x, exponent))
-    x = torch.randint(-9, 9, (4, 6)).to(dtype).t()
-    assert_same(cpu.dequantize(x, torch.tensor(-3)), reference.dequantize(x, -3))
-
-
-# ---- products ----
 
 
 def random_geometry(pick):
@@ -399,77 +298,3 @@ def test_channel_sum(level, bits):
                        ((2, 3, 4), 0), ((40000, 3), 1)):  # fmt: skip
         x = mantissas(shape, bits, extreme=shape[0] == 40000)
         assert_same(cpu.channel_sum(x, dim), reference.channel_sum(x, dim))
-
-
-# ---- levels ----
-
-
-def test_levels():
-    assert cpu.level() in cpu.levels()
-    assert cpu.levels()[-1] == 'portable'
-    with pytest.raises(ValueError, match='one of'):
-        cpu.use_level('sse9')
-    missing = [name for name in cpu.kernels.LEVELS if name not in cpu.levels()]
-    for name in missing:
-        with pytest.raises(ValueError, match='this machine has'):
-            cpu.use_level(name)
-
-
-# ---- the update ----
-
-
-@pytest.mark.parametrize('bits', [8, 12, 16])
-@pytest.mark.parametrize('nesterov', [False, True])
-def test_sgd(level, bits, nesterov):
-    """Several steps, from the first on, with exponents near and far apart."""
-    torch.manual_seed(bits)
-    settings = [(0.01, 0.9, 1e-4), (0.1, 0.0, 0.0), (0.5, 0.99, 0.3), (0.0, 0.9, 1e-4)]
-    scales = [1.0, 1e-4, 1e6, 1e-12, 0.0]
-    for shape in ((), (64,), (3, 5, 7), (9_001,), (0,)):
-        for (lr, momentum, decay), scale in itertools.product(settings, scales):
-            start = torch.randn(shape)
-            params = [start.clone(), start.clone()]
-            buffers = [None, None]
-            for step in range(3):
-                grad = torch.randn(shape) * scale * (0 if step == 1 and lr == 0.1 else 1)
-                bits_of_step = BITS._replace(iteration=step)
-                buffers = [
-                    backend.sgd_step(
-                        param, grad, buffer, bits, lr, momentum, decay, nesterov, bits_of_step
-                    )
-                    for backend, param, buffer in zip(
-                        (cpu, reference), params, buffers, strict=True
-                    )
-                ]
-                assert_same_fixed_point(*buffers)
-                assert_same(*params)
-
-
-def test_sgd_threads(threads):
-    start, grad = torch.randn(50_001), torch.randn(50_001)
-    params = [start.clone(), start.clone()]
-    buffers = [
-        backend.sgd_step(param, grad, None, 16, 0.1, 0.9, 1e-3, False, BITS)
-        for backend, param in zip((cpu, reference), params, strict=True)
-    ]
-    assert_same_fixed_point(*buffers)
-    assert_same(*params)
-
-
-def test_sgd_in_place_and_strided(level):
-    start, grad = torch.randn(6, 5), torch.randn(5, 6).t()
-    params = [start.t().contiguous().t(), start.clone()]
-    for backend, param in zip((cpu, reference), params, strict=True):
-        backend.sgd_step(param, grad, None, 16, 0.1, 0.9, 1e-3, True, BITS)
-    assert params[0].stride() == (1, 6)
-    assert torch.equal(params[0], params[1])
-
-
-@pytest.mark.parametrize('value', [math.inf, math.nan])
-def test_sgd_not_finite(level, value):
-    bad, good = torch.tensor([1.0, value]), torch.tensor([1.0, 2.0])
-    for param, grad in ((bad, good), (good, bad)):
-        before = param.clone()
-        with pytest.raises(NonFiniteError):
-            cpu.sgd_step(param, grad, None, 16, 0.1, 0.9, 0.0, False, BITS)
-        assert torch.equal(pattern(param), pattern(before))

@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from .layers import (
-    CompactMaxPool2d,
-    CompactReLU,
-    IntBatchNorm1d,
-    IntBatchNorm2d,
-    IntConv2d,
-    IntConvTranspose2d,
-    IntGroupNorm,
-    IntLayer,
-    IntLayerNorm,
-    IntLinear,
-    IntSyncBatchNorm,
-)
-from .layers.base import DEFAULT_BITS
-from .numerics import Site, check_bits
-from .ops.scope import ForwardScope
-
-# Only these very classes are converted: a subclass may compute something else. A class whose
-# library need not be imported is there by its qualified name.
-INTEGER_LAYERS: dict[type[nn.Module] | str, type[nn.Module]] = {
-    nn.Conv2d: IntConv2d,
-    nn.ConvTranspose2d: IntConvTranspose2d,
-    nn.Linear: IntLinear,
-    nn.BatchNorm1d: IntBatchNorm1d,
-    nn.BatchNorm2d: IntBatchNorm2d,
-    nn.SyncBatchNorm: IntSyncBatchNorm,
-    nn.GroupNorm: IntGroupNorm,
-    nn.LayerNorm: IntLayerNorm,
-    nn.ReLU: CompactReLU,
-    nn.MaxPool2d: CompactMaxPool2d,
-}
+from ..layers import IntLayer
+from ..layers.base import DEFAULT_BITS
+from ..numerics import Site, check_bits
+from ..ops.scope import ForwardScope
+from .registered import integer_class, integer_classes, stays_float
+from .report import CLASS_KEPT, Converted
 
 # What has a forward pass to make integer, though no parameters.
 POOLING = nn.AvgPool2d, nn.AdaptiveAvgPool2d
-
-# Modules whose own forward pass holds losses and box coding; what lies inside them is converted.
-FLOAT_FORWARD: set[type[nn.Module]] = set()
-
-
-# What a module became that has parameters of its own, and a scope for what it does with them.
-CLASS_KEPT = 'class kept'
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What became of one module."""
-
-    name: str
-    before: str
-    after: str  # its class, or `CLASS_KEPT`
-    bits: int | None  # None if it has no integers: exact as it is, or left alone
-    parameters: int
 
 
 def convert(
@@ -109,7 +65,7 @@ def convert(
     plan = {}
     for module, aliases in names.items():
         chosen = _chosen(aliases, include, exclude)
-        plan[module] = _integer_class(type(module)) if chosen else None
+        plan[module] = integer_class(type(module)) if chosen else None
         if plan[module] is None:
             continue
         if 'forward' in module.__dict__:
@@ -139,39 +95,9 @@ def convert(
         if isinstance(scope, ForwardScope) and scope.bits is not None:
             after = CLASS_KEPT
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own or type(module) in INTEGER_LAYERS.values():
+        if own or type(module) in integer_classes():
             report.append(Converted(aliases[0], before, after, width, own))
     return report
-
-
-def format_report(report: Sequence[Converted]) -> str:
-    """A table of ``report``: converted and left alone, by class and bits, with their names."""
-    integer = {CLASS_KEPT, *(layer.__name__ for layer in INTEGER_LAYERS.values())}
-    groups: dict[tuple[str, str, int | None], list[Converted]] = {}
-    for entry in report:
-        groups.setdefault((entry.before, entry.after, entry.bits), []).append(entry)
-    rows = [('layer', 'became', 'bits', 'count', 'parameters', 'where')]
-    for (before, after, bits), entries in sorted(groups.items(), key=lambda g: g[0][2] is None):
-        rows.append(
-            (
-                before,
-                after if after in integer else 'left alone',
-                '' if bits is None else str(bits),
-                str(len(entries)),
-                f'{sum(e.parameters for e in entries):,}',
-                ', '.join(dict.fromkeys(e.name.split('.')[0] for e in entries)),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ['  '.join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return '\n'.join(line.rstrip() for line in lines)
-
-
-def _integer_class(stock: type[nn.Module]) -> type[nn.Module] | None:
-    """What a module of class ``stock`` becomes, None if it stays."""
-    return INTEGER_LAYERS.get(stock) or INTEGER_LAYERS.get(
-        f'{stock.__module__}.{stock.__qualname__}'
-    )
 
 
 def _chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -185,9 +111,9 @@ def _width(names: Sequence[str], bits: int, layer_bits: Mapping[str, int]) -> in
 def _has_operations(module: nn.Module) -> bool:
     """Whether a module's own code may compute what an integer operation replaces."""
     return (
-        type(module) not in INTEGER_LAYERS.values()
+        type(module) not in integer_classes()
         and type(module).forward is not nn.Module.forward
-        and not isinstance(module, tuple(FLOAT_FORWARD))
+        and not stays_float(module)
         and (isinstance(module, POOLING) or any(True for _ in module.parameters()))
     )
 

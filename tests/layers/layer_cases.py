@@ -1,0 +1,115 @@
+"""Convolutions and linear layers of every kind, and a step of one of them."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from torch import nn
+
+from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
+
+
+def conv(*args, **kwargs):
+    return IntConv2d, nn.Conv2d, args, kwargs
+
+
+def transposed(*args, **kwargs):
+    return IntConvTranspose2d, nn.ConvTranspose2d, args, kwargs
+
+
+def linear(*args, **kwargs):
+    return IntLinear, nn.Linear, args, kwargs
+
+
+CASES = {
+    'conv-1x1': (conv(5, 7, 1), (2, 5, 6, 4)),
+    'conv-3x3': (conv(5, 7, 3, padding=1), (2, 5, 9, 8)),
+    'conv-no-bias': (conv(5, 7, 3, bias=False), (2, 5, 9, 8)),
+    'conv-stride': (conv(3, 8, 7, stride=2, padding=3), (2, 3, 17, 15)),
+    'conv-leftover-rows': (conv(3, 4, 3, stride=3), (2, 3, 11, 10)),
+    'conv-rectangular': (conv(3, 4, (3, 2), (2, 1), (0, 1), (1, 3)), (2, 3, 12, 9)),
+    'conv-dilation': (conv(4, 6, 3, padding=4, dilation=4), (2, 4, 9, 10)),
+    'conv-groups': (conv(6, 9, 3, padding=1, groups=3), (2, 6, 7, 5)),
+    'conv-depthwise': (conv(6, 6, 3, stride=2, padding=1, groups=6), (2, 6, 9, 9)),
+    'conv-depth-multiplier': (conv(4, 8, 3, groups=4), (2, 4, 6, 7)),
+    'conv-padding-same': (conv(3, 4, 4, padding='same'), (2, 3, 7, 8)),
+    'conv-padding-valid': (conv(3, 4, 3, padding='valid'), (2, 3, 7, 8)),
+    'conv-reflect': (conv(3, 4, 3, padding=2, padding_mode='reflect'), (2, 3, 7, 8)),
+    'conv-replicate': (conv(3, 4, 3, padding=1, padding_mode='replicate'), (2, 3, 7, 8)),
+    'conv-circular': (conv(3, 4, 3, padding=(1, 2), padding_mode='circular'), (2, 3, 7, 8)),
+    'conv-one-image': (conv(3, 4, 3, padding=1), (3, 7, 8)),
+    'conv-empty-batch': (conv(3, 4, 3, padding=1), (0, 3, 7, 8)),
+    'conv-one-pixel': (conv(3, 4, 1), (1, 3, 1, 1)),
+    'conv-many-channels': (conv(130, 67, 1), (1, 130, 3, 3)),
+    'transposed': (transposed(5, 7, 3), (2, 5, 6, 4)),
+    'transposed-stride': (transposed(4, 6, 4, stride=2, padding=1), (2, 4, 5, 7)),
+    'transposed-output-padding': (
+        transposed(4, 6, 3, stride=2, padding=1, output_padding=1),
+        (2, 4, 5, 7),
+    ),
+    'transposed-dilation': (transposed(4, 6, 3, padding=2, dilation=2), (2, 4, 5, 7)),
+    'transposed-groups': (transposed(4, 6, 3, stride=2, groups=2, bias=False), (2, 4, 5, 7)),
+    'transposed-depthwise': (transposed(4, 4, 4, stride=2, padding=1, groups=4), (2, 4, 5, 5)),
+    'transposed-one-image': (transposed(3, 4, 2, stride=2), (3, 7, 8)),
+    'transposed-empty-batch': (transposed(3, 4, 2, stride=2), (0, 3, 7, 8)),
+    'linear': (linear(20, 9), (6, 20)),
+    'linear-no-bias': (linear(20, 9, bias=False), (6, 20)),
+    'linear-vector': (linear(20, 9), (20,)),
+    'linear-tokens': (linear(12, 8), (2, 3, 5, 12)),
+    'linear-empty-batch': (linear(12, 8), (0, 12)),
+    'linear-one-output': (linear(65, 1), (33, 65)),
+}
+cases = pytest.mark.parametrize('case', CASES)
+
+
+def build(case, bits=8, seed=0):
+    """An integer layer, its float64 twin, an input and an output gradient."""
+    (integer, stock, args, kwargs), size = CASES[case]
+    torch.manual_seed(seed)
+    layer = integer(*args, bits=bits, **kwargs)
+    twin = stock(*args, **kwargs).double()
+    twin.load_state_dict(layer.state_dict())
+    x = torch.randn(size)
+    grad = torch.randn(twin(x.double()).shape) / 50
+    return layer, twin, x, grad
+
+
+def run(layer, x, grad):
+    """Output, and gradients of input, weight and bias (None without a bias)."""
+    x = x.clone().requires_grad_()
+    layer.zero_grad()
+    out = layer(x)
+    out.backward(grad)
+    bias = layer.bias
+    return out.detach(), x.grad, layer.weight.grad.clone(), None if bias is None else bias.grad
+
+
+def products(twin, x, weight, grad):
+    """The four bilinear forms of a layer without bias, in float64."""
+    twin = copy.deepcopy(twin)
+    twin.weight.data = weight
+    if twin.bias is not None:
+        twin.bias.data.zero_()
+    return run(twin, x, grad)
+
+
+def unit(x, bits):
+    """The most by which mapping ``x`` may change an element: one unit of its grid."""
+    top = float(x.detach().abs().max()) if x.numel() else 0.0
+    if top == 0:
+        return 0.0
+    p = bits - 1
+    exponent = max(math.frexp(top)[1], -125) - p
+    return 2.0**exponent * (2 if top > (2**p - 1) * 2.0**exponent else 1)
+
+
+def mapped(x, bits, random):
+    """The contract's formula in float64: mantissas times unit, exact."""
+    step = unit(x, bits)
+    if random is None:
+        return torch.round(x.double() / step) * step
+    drawn = random.draw(x.numel()).view(x.shape)
+    fine = torch.floor(x.double().abs() / step * 2**16)
+    return torch.sign(x) * torch.floor((fine + drawn) / 2**16) * step

@@ -1,0 +1,121 @@
+"""Sums of two tensors: both mapped from one draw, aligned, added."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.utils.checkpoint
+from comparison import BITS
+from stock_code import SIGMAS, Residual, assert_same, convert_, mapper, ones_place
+from torch import nn
+
+from mmint.backends import NonFiniteError
+from mmint.ops.addition import add
+from mmint.ops.scope import current_scope
+
+pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
+
+
+def float_of(value):
+    """The float32 nearest to a fraction, ties to even (a double rounds twice)."""
+    if value == 0:
+        return 0.0
+    exponent = math.floor(math.log2(abs(value)))
+    unit = Fraction(2) ** (exponent - 23)
+    while abs(value) >= unit * 2**24:
+        unit *= 2
+    return float(round(value / unit) * unit)  # Python rounds fractions to even
+
+
+def mapped(values, bits, draws):
+    """Paper section 3.1 with fractions: mantissas and the exponent they share."""
+    top = max(abs(Fraction(v)) for v in values)
+    if not top:
+        return [0] * len(values), 0
+    exponent = math.floor(math.log2(top)) + 2 - bits
+    if top / Fraction(2) ** exponent > 2 ** (bits - 1) - 1:
+        exponent += 1
+    mantissas = []
+    for value, drawn in zip(values, draws, strict=True):
+        fine = math.floor(abs(Fraction(value)) / Fraction(2) ** exponent * 2**16)
+        mantissas.append(int(math.copysign(fine + drawn >> 16, value)))
+    return mantissas, exponent
+
+
+def exact_sum(x, y, bits, draws):
+    """The definition: both mapped, from one draw; added, or the higher first if far apart."""
+    a, low = mapped(x.tolist(), bits, draws)
+    b, high = mapped(y.tolist(), bits, [65535 - r for r in draws])
+    if any(a) and any(b) and abs(high - low) > 40:
+        first, second = (a, b) if low > high else (b, a)
+        second[:] = [0 if i else j for i, j in zip(first, second, strict=True)]
+    sums = [i * Fraction(2) ** low + j * Fraction(2) ** high for i, j in zip(a, b, strict=True)]
+    return torch.tensor([float_of(s) for s in sums])
+
+
+@pytest.mark.parametrize('bits', [4, 8, 16])
+@pytest.mark.parametrize('power', [0, -3, 9, -24, -40, -41, 60])
+def test_a_sum_is_two_mappings_aligned_and_added(backend, bits, power):
+    x, y = torch.randn(65), torch.randn(65) * 2.0**power
+    draws = BITS.draw(65).tolist()
+    assert_same(backend.add(x, y, bits, BITS), exact_sum(x, y, bits, draws))
+
+
+def test_what_a_mask_of_huge_numbers_does_not_hide_stays(backend):
+    scores = torch.randn(65)
+    hidden = torch.arange(65) % 3 == 0
+    mask = torch.zeros(65).masked_fill(hidden, -1e30)
+    sums = backend.add(scores, mask, 16, BITS)
+    alone = backend.dequantize(*backend.quantize(scores, 16, BITS)[:2])
+    assert_same(sums[~hidden], alone[~hidden])
+    assert (sums[hidden] < -9e29).all()
+
+
+def test_the_errors_of_halves_cancel(backend):
+    """One of the two operands is rounded up and the other down, whatever is drawn."""
+    x = torch.cat([torch.tensor([64.0]), torch.arange(-40, 40) + 0.5])
+    assert_same(backend.add(x, x, 8, BITS), x + x)
+    assert not torch.equal(backend.dequantize(*backend.quantize(x, 8, BITS)[:2]), x)
+
+
+@pytest.mark.parametrize('bits', [4, 8])
+def test_a_sum_is_unbiased(backend, bits):
+    x, y = torch.randn(40), torch.randn(40) * 0.3
+    draws = 2500
+    sums = backend.add(x.repeat(draws, 1), y.repeat(draws, 1), bits, BITS)
+    error = (sums.double() - (x.double() + y.double())).mean(0).abs()
+    # A rounding deviates by at most half its unit, and float32 resolves the rest.
+    deviation = (ones_place(x, bits) + ones_place(y, bits)) / 2
+    assert (error < SIGMAS * deviation / math.sqrt(draws) + 2**-15 * deviation).all()
+
+
+def test_a_sum_in_place_replaces_its_first_operand(backend):
+    x, y = torch.randn(3, 5, 7).transpose(0, 2), torch.randn(7, 5, 3)
+    expected = backend.add(x, y, 8, BITS)
+    assert backend.add(x, y, 8, BITS, inplace=True) is x
+    assert_same(x, expected)
+
+
+def test_sums_of_nothing_and_of_zeros(backend):
+    assert backend.add(torch.empty(0, 4), torch.empty(0, 4), 8, BITS).shape == (0, 4)
+    y = torch.tensor([1.0, -0.5])
+    assert_same(backend.add(torch.zeros(2), y, 8, BITS), y)
+
+
+@pytest.mark.parametrize('value', [float('inf'), float('nan')])
+def test_an_infinite_operand_is_an_error_that_names_the_module(value):
+    model = convert_(nn.Sequential(Residual()))
+    x = torch.randn(1, 4, 5, 5)
+    model[0].offset = torch.full_like(x, value)
+    with pytest.raises(NonFiniteError, match='^0 was given an input .* iteration 0'):
+        model(x)
+    assert current_scope() is None
+
+
+def test_the_gradient_of_a_sum_is_that_of_its_operands():
+    x, y = (torch.randn(4, 6, requires_grad=True) for _ in range(2))
+    grad = torch.randn(4, 6)
+    add(x, y, mapper()).backward(grad)
+    assert_same(x.grad, grad)
+    assert_same(y.grad, grad)
