@@ -11,7 +11,7 @@ from . import finite
 from .launcher import Argument, launcher
 
 THREADS = 256
-TILE_CHANNELS, TILE_PIXELS = 32, 128
+TILE_CHANNELS, TILE_PIXELS = 32, 256
 MAX_PARTS = 1024
 MAX_BLOCKS = 2048
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
