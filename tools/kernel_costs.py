@@ -112,9 +112,9 @@ def write(rows: list[Cost], compiler: str, architecture: str) -> None:
         '# What the CUDA kernels cost',
         '',
         f'Counted from what nvcc {compiler} makes for {architecture}, by '
-        '`python tools/kernel_costs.py`; a test watches that none gets dearer unnoticed. The loop is '
-        'the busiest of a kernel, with the instructions of all of its paths together, of which one '
-        'pass takes some.',
+        '`python tools/kernel_costs.py`; a test watches that none gets dearer unnoticed. The loop '
+        'is the busiest of a kernel, with the instructions of all of its paths together, of which '
+        'one pass takes some.',
         '',
         '| source | kernel | registers | spilled bytes | loop | tensor core |',
         '|---|---|---:|---:|---:|---:|',

@@ -110,7 +110,7 @@ def compile_all(architecture: str, newest: Release | None = None) -> None:
 
 
 def with_includes(source: Path) -> list[Path]:
-    """A source file and those it includes, beside it or in `INCLUDES`, directly or not, each once."""
+    """A source file and all it includes, beside it or in `INCLUDES`, each once."""
     found = [source]
     for path in found:
         for name in INCLUDE.findall(path.read_text()):
