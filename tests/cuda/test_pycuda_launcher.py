@@ -109,8 +109,8 @@ def test_on_a_stream_of_pytorchs_pycudas_waits_for_it_and_it_for_pycudas(trainin
 def test_more_than_48_kilobytes_of_shared_memory_are_asked_for_once(run):
     _, record = run("""
 both = Both()
-product = both.pycuda.kernel('product.cu', 'kk_large', CUDA)
-small = both.pycuda.kernel('product.cu', 'kk_small', CUDA)
+product = both.pycuda.kernel('product_kk.cu', 'kk_large', CUDA)
+small = both.pycuda.kernel('product_kk.cu', 'kk_small', CUDA)
 for kernel, shared in ((small, 36864), (product, 98304), (product, 98304), (product, 65536)):
     both.pycuda.launch(kernel, (1, 1, 1), (256, 1, 1), shared, [], CUDA)
 """)
@@ -170,7 +170,7 @@ def test_errors_of_the_driver(run):
 both = Both()
 def attempt():
     try:
-        kernel = both.pycuda.kernel('product.cu', 'kk_large', CUDA)
+        kernel = both.pycuda.kernel('product_kk.cu', 'kk_large', CUDA)
         kernel.name = 'product'
         both.pycuda.launch(kernel, (1, 1, 1), (256, 1, 1), 98304, [], CUDA)
         return 'it worked'
@@ -193,7 +193,7 @@ for function, result, _ in {ERRORS}:
 def test_a_run_that_ends_in_an_error_says_only_that(tmp_path):
     done, record = driver_stub.run("""
 both = Both()
-kernel = both.pycuda.kernel('product.cu', 'kk_small', CUDA)
+kernel = both.pycuda.kernel('product_kk.cu', 'kk_small', CUDA)
 both.pycuda.launch(kernel, (1, 1, 1), (128, 1, 1), 0, [], CUDA)
 raise SystemExit('the end')
 """, tmp_path / 'record', driver_stub.built())  # fmt: skip

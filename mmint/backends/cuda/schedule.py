@@ -1,4 +1,4 @@
-"""How products are cut into tiles and parts: arguments of the kernels in product.cu, product16.cu.
+"""How products are cut into tiles and parts: arguments of the kernels in product_*.cu, product16.cu.
 
 Every product is one of a matrix A and an image B seen through windows (product.cuh says which).
 """
@@ -85,7 +85,7 @@ class Product(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Sums that a block of a kernel in product.cu makes, and what it needs."""
+    """Sums that a block of a kernel in product_*.cu makes, and what it needs."""
 
     name: str
     vector: int  # bytes that are copied at a time
@@ -99,7 +99,7 @@ class Tile(NamedTuple):
 
 LARGE = Tile('large', 16, 128, 256, 256, 4 * (128 + 256) * STAGE, 1, 1.0)
 SMALL = Tile('small', 16, 64, 128, 128, 3 * (64 + 128) * STAGE, 3, 1.2)
-NARROW = SMALL._replace(name='narrow', vector=4)
+NARROW = Tile('narrow', 4, 64, 64, 128, 3 * (64 + 64) * STAGE, 4, 1.4)
 INT16 = Tile('16', 1, 16, 16, 256, 0, 8, 1.0)
 
 
@@ -132,7 +132,7 @@ def launch_product(
         shape = splits, product.groups, product.rows, product.columns
         parts = torch.empty(shape, dtype=torch.int32, device=device)
     product = product._replace(parts=parts, splits=splits, finish=finish.arguments())
-    source = 'product16.cu' if tile is INT16 else 'product.cu'
+    source = 'product16.cu' if tile is INT16 else f'product_{kind}.cu'
     kernel = launcher().kernel(source, f'{kind}_{tile.name}', device)
     launcher().launch(
         kernel, (tiles_of(product, tile) * splits, 1, 1), (tile.threads, 1, 1), tile.shared,
@@ -140,7 +140,7 @@ def launch_product(
     )  # fmt: skip
     if splits > 1:
         launch(
-            'product.cu', 'add_parts', -(-product.rows * product.columns // THREADS), THREADS,
+            'add_parts.cu', 'add_parts', -(-product.rows * product.columns // THREADS), THREADS,
             [product.arguments(), kind[1] == 'k'], device,
         )  # fmt: skip
 
