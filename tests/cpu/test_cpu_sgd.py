@@ -24,7 +24,7 @@ def test_levels():
     assert cpu.levels()[-1] == 'portable'
     with pytest.raises(ValueError, match='one of'):
         cpu.use_level('sse9')
-    missing = [name for name in cpu.kernels.LEVELS if name not in cpu.levels()]
+    missing = [name for name in cpu.library.LEVELS if name not in cpu.levels()]
     for name in missing:
         with pytest.raises(ValueError, match='this machine has'):
             cpu.use_level(name)

@@ -43,10 +43,10 @@ def no_kernels(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmint.backends.cpu._kernels', None)
     monkeypatch.delattr(cpu, '_kernels', raising=False)
     monkeypatch.delenv('MMINT_BACKEND', raising=False)
-    for cache in (cpu.kernels.ready, backends._select):
+    for cache in (cpu.library.ready, backends._select):
         cache.cache_clear()
     yield
-    for cache in (cpu.kernels.ready, backends._select):
+    for cache in (cpu.library.ready, backends._select):
         cache.cache_clear()
 
 

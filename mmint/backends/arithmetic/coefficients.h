@@ -62,8 +62,8 @@ MMINT_FUNCTION wide_t placed_scale(const coefficients_t *member) {
 }
 
 /* The coefficients of the `members` planes of one group, in `made`, where `scale_in_place` has put
- * their scales for a unit of G. h1 and h2 are their sums of G and of G * X. G's mantissas are `wider`
- * bits wider than X's, whose exponent is `exponent`. */
+ * their scales for a unit of G. h1 and h2 are their sums of G and of G * X. G's mantissas are
+ * `wider` bits wider than X's, whose exponent is `exponent`. */
 MMINT_FUNCTION void backward_coefficients(coefficients_t *made, int64_t members, wide_t rstd,
                                           int64_t s1, const int64_t *h1, const int64_t *h2,
                                           int64_t count, int wider, int exponent) {

@@ -1,4 +1,4 @@
-/* One element from float32 to an integer and back: paper sections 3.1 and 3.2, reference/mapping.py. */
+/* One element to an integer and back: paper sections 3.1 and 3.2, reference/mapping.py. */
 #pragma once
 
 #include "arithmetic/number.h"
@@ -22,8 +22,8 @@ MMINT_FUNCTION int64_t quantize_one(uint32_t pattern, int exponent, bool stochas
                      pattern >> 31);
 }
 
-/* The same where no element of the tensor is above its exponent's range: with p <= 15 bits the shift
- * is at least 24 - p >= 9, so that 32 bits hold mantissa24 << 16 >> shift. */
+/* The same where no element of the tensor is above its exponent's range: with p <= 15 bits the
+ * shift is at least 24 - p >= 9, so that 32 bits hold mantissa24 << 16 >> shift. */
 MMINT_FUNCTION int32_t map_one(uint32_t pattern, int exponent, bool stochastic, uint32_t drawn) {
     const uint32_t magnitude = pattern & 0x7FFFFFFF, mantissa = mantissa24_of(magnitude);
     const int shift = exponent + 150 - int_max(field_of(magnitude), 1);

@@ -30,7 +30,7 @@ MMINT_FUNCTION int64_t with_sign(uint64_t magnitude, bool negative) {
     return negative ? -(int64_t)magnitude : (int64_t)magnitude;
 }
 
-/* magnitude / 2**shift to nearest, ties to even, magnitude at most 2**63; negative shifts go left. */
+/* magnitude / 2**shift to nearest, ties to even, at most 2**63; negative shifts go left. */
 MMINT_FUNCTION uint64_t shift_right_even(uint64_t magnitude, int shift) {
     if (shift <= 0) return shift < -63 ? 0 : magnitude << -shift;
     if (shift > 63) return 0;

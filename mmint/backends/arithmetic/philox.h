@@ -61,7 +61,7 @@ MMINT_FUNCTION uint32_t word_of(philox_words words, int w) {
     return w == 0 ? words.x : w == 1 ? words.y : w == 2 ? words.z : words.w;
 }
 
-/* The element that a block's half 0 of word 0 is for; word w is 16 w further, half 1 one further. */
+/* The element for which a block's half 0 of word 0 is; word w is 16 w further, half 1 one on. */
 MMINT_FUNCTION int64_t first_element(int64_t block) {
     return (block >> 3 << 6) + ((block & 7) << 1);
 }

@@ -1,4 +1,4 @@
-"""ReLU: arguments of the kernels in exact.c."""
+"""ReLU: arguments of the kernels in activation.c."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..magnitudes import remember_magnitude
-from .kernels import ready
+from .library import ready
 
 
 def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
@@ -16,8 +16,7 @@ def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
     target = out if out.is_contiguous() else source
     positive = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8)
     top = ready().relu(
-        source.data_ptr(), target.data_ptr(), positive.data_ptr(), x.numel(),
-        torch.get_num_threads(),
+        x=source, out=target, positive=positive, n=x.numel(), threads=torch.get_num_threads()
     )  # fmt: skip
     if target is not out:
         out.copy_(target)
@@ -30,8 +29,7 @@ def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
     grad = grad.contiguous()
     out = torch.empty_like(grad)
     top = ready().relu_grad(
-        grad.data_ptr(), out.data_ptr(), positive.data_ptr(), grad.numel(),
-        torch.get_num_threads(),
+        x=grad, out=out, positive=positive, n=grad.numel(), threads=torch.get_num_threads()
     )  # fmt: skip
     remember_magnitude(out, top)
     return out

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
-from ..host.arguments import words
 from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
-from .kernels import ready
-from .operands import check_finite
+from .library import ready
+from .operands import check_finite, random_words
 
 
 def add(
@@ -18,12 +17,12 @@ def add(
 ) -> Tensor:
     """As `Backend.add`."""
     check_operands(x, y)
-    known = [-1 if m is None else int(m) for m in (known_magnitude(x), known_magnitude(y))]
+    top_x, top_y = (-1 if m is None else int(m) for m in (known_magnitude(x), known_magnitude(y)))
     left, right = x.detach().contiguous(), y.detach().contiguous()
     out = left if inplace else torch.empty_like(left)
     top = ready().add(
-        left.data_ptr(), right.data_ptr(), out.data_ptr(), x.numel(), bits, *known,
-        *words(random), torch.get_num_threads(),
+        x=left, y=right, out=out, n=x.numel(), bits=bits, top_x=top_x, top_y=top_y,
+        **random_words(random), threads=torch.get_num_threads(),
     )  # fmt: skip
     check_finite(top)
     if inplace:

@@ -10,8 +10,8 @@ from ...numerics.wide import number
 from ..host.arguments import flat
 from ..host.checks import checked_count
 from ..magnitudes import remember_magnitude
-from .kernels import ready
-from .operands import check_finite, planar_pair
+from .library import ready
+from .operands import check_finite, planar_pair, with_exponent
 
 
 def layer_norm(
@@ -25,9 +25,10 @@ def layer_norm(
     out = torch.empty((rows, size), dtype=torch.float32)
     sums = torch.empty((2, rows), dtype=torch.int64)
     top = ready().layer_norm(
-        mantissa.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr(), sums.data_ptr(),
-        rows, checked_count(size, 1), mantissa.dtype == torch.int16, x.bits, int(x.exponent),
-        *number(eps), torch.get_num_threads(),
+        x=mantissa, weight=weight, bias=bias, out=out, sums=sums, rows=rows,
+        size=checked_count(size, 1), wide=mantissa.dtype == torch.int16, bits=x.bits,
+        exponent=int(x.exponent), **with_exponent('eps', number(eps)),
+        threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
     return out, sums
@@ -44,9 +45,10 @@ def layer_norm_grad(
     dx = torch.empty((rows, size), dtype=torch.float32)
     dweight, dbias = torch.empty((2, size), dtype=torch.float32)
     top = ready().layer_norm_grad(
-        left.data_ptr(), right.data_ptr(), sums.data_ptr(), weight.data_ptr(), dx.data_ptr(),
-        dweight.data_ptr(), dbias.data_ptr(), rows, checked_count(size, 1), wide, grad.bits, x.bits,
-        int(grad.exponent), int(x.exponent), *number(eps), torch.get_num_threads(),
+        grad=left, x=right, sums=sums, weight=weight, out=dx, dweight=dweight, dbias=dbias,
+        rows=rows, size=checked_count(size, 1), wide=wide, grad_bits=grad.bits, bits=x.bits,
+        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(dx, check_finite(top))
     return dx, dweight, dbias

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..host.arguments import words
 from ..magnitudes import known_magnitude
-from .kernels import ready
-from .operands import check_finite
+from .library import ready
+from .operands import check_finite, random_words
 
 
 def quantize(
@@ -28,8 +27,9 @@ def quantize(
     else:
         mantissa = torch.empty(x.shape, dtype=mantissa_dtype(bits))
     exponent = kernels.quantize(
-        x.data_ptr(), mantissa.data_ptr(), images, channels, pixels, bits,
-        -1 if largest is None else int(largest), *words(random), torch.get_num_threads(),
+        x=x, out=mantissa, images=images, channels=channels, pixels=pixels, bits=bits,
+        top=-1 if largest is None else int(largest), **random_words(random),
+        threads=torch.get_num_threads(),
     )  # fmt: skip
     check_finite(exponent)
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
@@ -43,8 +43,8 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
     mantissa = mantissa.contiguous()
     out = torch.empty(mantissa.shape, dtype=torch.float32)
     kernels.dequantize(
-        mantissa.data_ptr(), out.data_ptr(), mantissa.numel(), mantissa.element_size(),
-        int(exponent), torch.get_num_threads(),
+        x=mantissa, out=out, n=mantissa.numel(), size=mantissa.element_size(),
+        exponent=int(exponent), threads=torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -55,7 +55,8 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     channels = mantissa.shape[-1]
     out = torch.empty(channels, dtype=torch.float32)
     ready().channel_sum(
-        mantissa.data_ptr(), out.data_ptr(), mantissa.numel() // max(channels, 1), channels,
-        mantissa.dtype == torch.int16, int(grad.exponent), torch.get_num_threads(),
+        x=mantissa, out=out, rows=mantissa.numel() // max(channels, 1), channels=channels,
+        wide=mantissa.dtype == torch.int16, exponent=int(grad.exponent),
+        threads=torch.get_num_threads(),
     )  # fmt: skip
     return out

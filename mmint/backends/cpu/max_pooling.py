@@ -1,4 +1,4 @@
-"""Max pooling: arguments of the kernels in exact.c."""
+"""Max pooling: arguments of the kernels in max_pooling.c."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from torch import Tensor
 from ..geometry import Pooling
 from ..host.pooling import planes, pooled_size
 from ..magnitudes import remember_magnitude
-from .kernels import ready
+from .library import ready
+
+PLANES = (
+    'planes', 'height', 'width', 'out_h', 'out_w', 'kernel_h', 'kernel_w', 'stride_h', 'stride_w',
+    'padding_h', 'padding_w',
+)  # fmt: skip
 
 
 def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
@@ -17,10 +22,7 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
     shape = pooled_size(x.shape, pooling)
     out = torch.empty(shape, dtype=torch.float32)
     place = torch.empty(shape, dtype=torch.uint8)
-    top = ready().max_pool2d(
-        x.data_ptr(), out.data_ptr(), place.data_ptr(), *planes(x.shape, shape, pooling),
-        torch.get_num_threads(),
-    )  # fmt: skip
+    top = ready().max_pool2d(x=x, out=out, place=place, **_planes(x.shape, shape, pooling))
     remember_magnitude(out, top)
     return out, place
 
@@ -32,8 +34,12 @@ def max_pool2d_grad(
     grad = grad.contiguous()
     out = torch.empty(input_size, dtype=torch.float32)
     top = ready().max_pool2d_grad(
-        grad.data_ptr(), out.data_ptr(), place.data_ptr(), *planes(input_size, grad.shape, pooling),
-        torch.get_num_threads(),
-    )  # fmt: skip
+        x=grad, out=out, place=place, **_planes(input_size, grad.shape, pooling)
+    )
     remember_magnitude(out, top)
     return out
+
+
+def _planes(size: tuple[int, ...], out_size: tuple[int, ...], pooling: Pooling) -> dict[str, int]:
+    given = dict(zip(PLANES, planes(size, out_size, pooling), strict=True))
+    return {**given, 'threads': torch.get_num_threads()}

@@ -13,8 +13,8 @@ from ..host.arguments import flat
 from ..host.checks import checked_count
 from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
-from .kernels import ready
-from .operands import check_finite, planar_pair, pointer, to_planar
+from .library import ready
+from .operands import check_finite, planar_pair, to_planar, with_exponent
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
@@ -22,8 +22,8 @@ def plane_sums(x: FixedPoint) -> Tensor:
     planar = to_planar(x.mantissa)
     out = torch.empty((2, *planar.shape[:2]), dtype=torch.int64)
     ready().plane_sums(
-        planar.data_ptr(), out.data_ptr(), out[0].numel(), math.prod(planar.shape[2:]),
-        planar.dtype == torch.int16, torch.get_num_threads(),
+        x=planar, out=out, planes=out[0].numel(), pixels=math.prod(planar.shape[2:]),
+        wide=planar.dtype == torch.int16, threads=torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -33,8 +33,8 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     left, right, wide = planar_pair(grad, x)
     out = torch.empty((2, *left.shape[:2]), dtype=torch.int64)
     ready().plane_products(
-        left.data_ptr(), right.data_ptr(), out.data_ptr(), out[0].numel(),
-        math.prod(left.shape[2:]), wide, torch.get_num_threads(),
+        grad=left, x=right, out=out, planes=out[0].numel(), pixels=math.prod(left.shape[2:]),
+        wide=wide, threads=torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -43,14 +43,14 @@ def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
     """As `Backend.update_running`."""
-    new = [statistic.detach().clone() for statistic in (mean, var)]
-    sums = sums.contiguous()
+    new_mean, new_var = mean.detach().clone(), var.detach().clone()
     check_finite(ready().update_running(
-        *map(pointer, new), sums.data_ptr(), len(mean), checked_count(count, 2), int(x.exponent),
-        *scalar(momentum), torch.get_num_threads(),
+        mean=new_mean, var=new_var, sums=sums.contiguous(), channels=len(mean),
+        count=checked_count(count, 2), exponent=int(x.exponent),
+        **with_exponent('momentum', scalar(momentum)), threads=torch.get_num_threads(),
     ))  # fmt: skip
-    for statistic, moved in zip((mean, var), new, strict=True):
-        statistic.copy_(moved)
+    mean.copy_(new_mean)
+    var.copy_(new_var)
 
 
 def frozen_norm_weight_grad(
@@ -60,8 +60,9 @@ def frozen_norm_weight_grad(
     products, mean, var = products.contiguous(), flat(mean), flat(var)
     out = torch.empty(len(var), dtype=torch.float32)
     check_finite(ready().frozen_norm_weight_grad(
-        products.data_ptr(), mean.data_ptr(), var.data_ptr(), out.data_ptr(), len(var),
-        int(grad.exponent), int(x.exponent), *number(eps),
+        products=products, mean=mean, var=var, dweight=out, channels=len(var),
+        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponent('eps', number(eps)),
     ))  # fmt: skip
     return out
 
@@ -78,10 +79,10 @@ def _norm(
     planar, sums, weight, bias = to_planar(x.mantissa), sums.contiguous(), flat(weight), flat(bias)
     out = torch.empty(planar.shape, dtype=torch.float32)
     top = ready().norm(
-        planar.data_ptr(), sums.data_ptr(), pointer(weight), pointer(bias), out.data_ptr(),
-        *planar.shape[:2], math.prod(planar.shape[2:]), groups, checked_count(count, 1),
-        planar.dtype == torch.int16, x.bits, int(x.exponent), *number(eps),
-        torch.get_num_threads(),
+        x=planar, sums=sums, weight=weight, bias=bias, out=out, **_shape(planar), groups=groups,
+        count=checked_count(count, 1), wide=planar.dtype == torch.int16, bits=x.bits,
+        exponent=int(x.exponent), **with_exponent('eps', number(eps)),
+        threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
     return out
@@ -101,10 +102,10 @@ def _norm_grad(
     sums, products, weight = sums.contiguous(), products.contiguous(), flat(weight)
     out = torch.empty(left.shape, dtype=torch.float32)
     top = ready().norm_grad(
-        left.data_ptr(), right.data_ptr(), sums.data_ptr(), products.data_ptr(), pointer(weight),
-        out.data_ptr(), *left.shape[:2], math.prod(left.shape[2:]), groups,
-        checked_count(count, 1), wide, grad.bits, x.bits, int(grad.exponent), int(x.exponent),
-        *number(eps), torch.get_num_threads(),
+        grad=left, x=right, sums=sums, products=products, weight=weight, out=out, **_shape(left),
+        groups=groups, count=checked_count(count, 1), wide=wide, grad_bits=grad.bits, bits=x.bits,
+        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
     return out
@@ -123,9 +124,10 @@ def _norm_weight_grad(
     images, channels = products.shape[1:]
     dweight, dbias = torch.empty((2, channels), dtype=torch.float32)
     ready().norm_weight_grad(
-        sums.data_ptr(), products.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), images,
-        channels, groups, checked_count(count, 1), int(grad.exponent), int(x.exponent),
-        *number(eps), torch.get_num_threads(),
+        sums=sums, products=products, dweight=dweight, dbias=dbias, images=images,
+        channels=channels, groups=groups, count=checked_count(count, 1),
+        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     return dweight, dbias
 
@@ -142,13 +144,17 @@ def _frozen(
     mean, weight, bias = flat(mean), flat(weight), flat(bias)
     out = torch.empty(planar.shape, dtype=torch.float32)
     top = ready().frozen_norm(
-        planar.data_ptr(), pointer(mean), var.data_ptr(), pointer(weight), pointer(bias),
-        out.data_ptr(), *planar.shape[:2], math.prod(planar.shape[2:]),
-        planar.dtype == torch.int16, x.bits, int(x.exponent), *number(eps),
-        torch.get_num_threads(),
+        x=planar, mean=mean, var=var, weight=weight, bias=bias, out=out, **_shape(planar),
+        wide=planar.dtype == torch.int16, bits=x.bits, exponent=int(x.exponent),
+        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
     return out
+
+
+def _shape(planar: Tensor) -> dict[str, int]:
+    images, channels, *sizes = planar.shape
+    return {'images': images, 'channels': channels, 'pixels': math.prod(sizes)}
 
 
 _norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)

@@ -1,15 +1,15 @@
-"""What the kernels take and return: operands, pointers, statuses."""
+"""What the kernels take and return: operands, groups of arguments, statuses."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, NonFiniteError
-from ..host.arguments import pair
-from .kernels import ready
+from ...numerics import FixedPoint, NonFiniteError, RandomBits
+from ..host.arguments import pair, words
+from .library import ready
 
-NOT_FINITE = -(1 << 20)
+RANDOM = ('stochastic', 'k0', 'k1', 'c1', 'c2', 'c3')
 
 
 def to_planar(mantissa: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def to_planar(mantissa: Tensor) -> Tensor:
     images, channels, height, width = mantissa.shape
     out = torch.empty(mantissa.shape, dtype=torch.int8)
     ready().planar(
-        mantissa.data_ptr(), out.data_ptr(), images, channels, height * width,
-        torch.get_num_threads(),
+        x=mantissa, out=out, images=images, channels=channels, pixels=height * width,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
     return out
 
@@ -32,13 +32,18 @@ def planar_pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
     return to_planar(left), to_planar(right), wide
 
 
-def pointer(x: Tensor | None) -> int:
-    """Where the data is, 0 if there is none."""
-    return 0 if x is None else x.data_ptr()
+def random_words(random: RandomBits | None) -> dict[str, int]:
+    """The arguments that say whether to round stochastically, and with which bits."""
+    return dict(zip(RANDOM, words(random), strict=True))
+
+
+def with_exponent(name: str, number: tuple[int, int]) -> dict[str, int]:
+    """The arguments that give a number as a mantissa and an exponent."""
+    return {name: number[0], f'{name}_exponent': number[1]}
 
 
 def check_finite(result: int) -> int:
     """What a kernel returned, unless it is that a value was not finite."""
-    if result == NOT_FINITE:
+    if result == ready().NOT_FINITE:
         raise NonFiniteError
     return result

@@ -12,7 +12,7 @@ from ...numerics import FixedPoint
 from ..geometry import Windows
 from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from ..magnitudes import remember_magnitude
-from .kernels import ready
+from .library import ready
 from .operands import to_planar
 
 
@@ -39,11 +39,13 @@ def _average(
     windows: Windows,
 ) -> Tensor:
     planar = to_planar(x.mantissa)
-    arrays = _arrays(windows, *input_size[2:])
+    images, channels, height, width = input_size
+    rows, columns, inverse = _arrays(windows, height, width)
     top = kernel(
-        planar.data_ptr(), out.data_ptr(), input_size[0] * input_size[1], *input_size[2:],
-        *map(len, windows[:2]), *(array.data_ptr() for array in arrays),
-        planar.dtype == torch.int16, int(x.exponent) - RECIPROCAL_BITS, torch.get_num_threads(),
+        x=planar, out=out, rows=rows, columns=columns, reciprocals=inverse,
+        planes=images * channels, height=height, width=width, out_h=len(rows), out_w=len(columns),
+        wide=planar.dtype == torch.int16, exponent=int(x.exponent) - RECIPROCAL_BITS,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, top)
     return out

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
-from ..host.arguments import NO_BITS, pair, words
+from ..host.arguments import flat, pair
 from ..host.checks import check_matrices
 from ..magnitudes import remember_magnitude
-from .kernels import ready
-from .operands import check_finite
-
-NO_BIAS = (0, 0, *NO_BITS)
+from .library import ready
+from .operands import check_finite, random_words
 
 
 def conv2d(
@@ -33,14 +31,12 @@ def conv2d(
     a, b, wide = pair(x, weight)
     a, b = _channels_last(a), _channels_last(b)
 
-    def run(bias_words: tuple[int, ...]) -> int:
-        return ready().conv2d(
-            a.data_ptr(), b.data_ptr(), 0, out.data_ptr(),
-            *_geometry(shape, b.shape, out.shape, geometry), wide, *_products(x, weight),
-            *bias_words,
-        )  # fmt: skip
-
-    return _with_bias(run, out, bias, random, 1)
+    bias, arguments = _bias(bias, random)
+    result = ready().conv2d(
+        x=a, weight=b, grad=None, out=out, **_geometry(shape, b.shape, out.shape, geometry),
+        wide=wide, **_products(x, weight), **arguments,
+    )  # fmt: skip
+    return _finished(result, out, bias, 1)
 
 
 def conv2d_input_grad(
@@ -56,14 +52,12 @@ def conv2d_input_grad(
     g, b, wide = pair(grad, weight)
     g, b = _channels_last(g), _channels_last(b)
 
-    def run(bias_words: tuple[int, ...]) -> int:
-        return ready().conv2d_input_grad(
-            0, b.data_ptr(), g.data_ptr(), out.data_ptr(),
-            *_geometry(out.shape, b.shape, g.shape, geometry), wide, *_products(grad, weight),
-            *bias_words,
-        )  # fmt: skip
-
-    return _with_bias(run, out, bias, random, 1)
+    bias, arguments = _bias(bias, random)
+    result = ready().conv2d_input_grad(
+        x=None, weight=b, grad=g, out=out, **_geometry(out.shape, b.shape, g.shape, geometry),
+        wide=wide, **_products(grad, weight), **arguments,
+    )  # fmt: skip
+    return _finished(result, out, bias, 1)
 
 
 def conv2d_weight_grad(
@@ -77,8 +71,8 @@ def conv2d_weight_grad(
     g, a, wide = pair(grad, x)
     g, a = _channels_last(g), _channels_last(a)
     ready().conv2d_weight_grad(
-        a.data_ptr(), 0, g.data_ptr(), out.data_ptr(),
-        *_geometry(a.shape, out.shape, g.shape, geometry), wide, *_products(grad, x), *NO_BIAS,
+        x=a, weight=None, grad=g, out=out, **_geometry(a.shape, out.shape, g.shape, geometry),
+        wide=wide, **_products(grad, x), **_bias(None, None)[1],
     )  # fmt: skip
     return out
 
@@ -94,14 +88,16 @@ def matmul(
     left, right = _matrices(left), _matrices(right)
     out = torch.empty((*batch, m, n), dtype=torch.float32)
 
-    def run(bias_words: tuple[int, ...]) -> int:
-        return ready().matmul(
-            left.data_ptr(), right.data_ptr(), out.data_ptr(), (1, *left.shape)[-3], m, k, n,
-            *(0, *left.stride())[-3:], *(0, *right.stride())[-3:], wide,
-            *_products(a, b), *bias_words,
-        )  # fmt: skip
-
-    return _with_bias(run, out, bias, random, -1)
+    a_batch, a_row, a_column = (0, *left.stride())[-3:]
+    b_batch, b_row, b_column = (0, *right.stride())[-3:]
+    bias, arguments = _bias(bias, random)
+    result = ready().matmul(
+        a=left, b=right, out=out, batch=(1, *left.shape)[-3], m=m, k=k, n=n,
+        a_batch=a_batch, a_row=a_row, a_column=a_column,
+        b_batch=b_batch, b_row=b_row, b_column=b_column,
+        wide=wide, **_products(a, b), **arguments,
+    )  # fmt: skip
+    return _finished(result, out, bias, -1)
 
 
 def _matrices(mantissa: Tensor) -> Tensor:
@@ -117,30 +113,34 @@ def _channels_last(mantissa: Tensor) -> Tensor:
 
 def _geometry(
     x: tuple[int, ...], weight: tuple[int, ...], out: tuple[int, ...], geometry: Geometry
-) -> tuple[int, ...]:
-    stride, padding, dilation, groups = geometry
-    return (*x, *weight[:1], *weight[2:], *out[2:], *stride, *padding, *dilation, groups)
+) -> dict[str, int]:
+    (n, c, h, w), (o, _, kernel_h, kernel_w), (_, _, out_h, out_w) = x, weight, out
+    (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), groups = geometry
+    return {
+        'n': n, 'c': c, 'h': h, 'w': w, 'o': o, 'kernel_h': kernel_h, 'kernel_w': kernel_w,
+        'out_h': out_h, 'out_w': out_w, 'stride_h': stride_h, 'stride_w': stride_w,
+        'pad_h': pad_h, 'pad_w': pad_w, 'dilation_h': dilation_h, 'dilation_w': dilation_w,
+        'groups': groups,
+    }  # fmt: skip
 
 
-def _products(a: FixedPoint, b: FixedPoint) -> tuple[int, int, int]:
+def _products(a: FixedPoint, b: FixedPoint) -> dict[str, int]:
     """The largest product's magnitude, the products' exponent, threads."""
     largest = ((1 << a.bits - 1) - 1) * ((1 << b.bits - 1) - 1)
-    return largest, int(a.exponent) + int(b.exponent), torch.get_num_threads()
+    exponent = int(a.exponent) + int(b.exponent)
+    return {'largest': largest, 'exponent': exponent, 'threads': torch.get_num_threads()}
 
 
-def _with_bias(
-    run: Callable[[tuple[int, ...]], int],
-    out: Tensor,
-    bias: Tensor | None,
-    random: RandomBits | None,
-    dim: int,
-) -> Tensor:
-    bias_words: tuple[int, ...] = NO_BIAS
-    if bias is not None:
-        bias = bias.detach().contiguous()
-        bias_words = bias.data_ptr(), bias.numel(), *words(random)
-    result = check_finite(run(bias_words))
-    any_sum, top = result >> 31, result & 0x7FFFFFFF
+def _bias(bias: Tensor | None, random: RandomBits | None) -> tuple[Tensor | None, dict[str, Any]]:
+    """The bias, contiguous in memory, and the kernels' arguments for it."""
+    bias = flat(bias)
+    length = 0 if bias is None else bias.numel()
+    return bias, {'bias': bias, 'bias_length': length, **random_words(random)}
+
+
+def _finished(result: int, out: Tensor, bias: Tensor | None, dim: int) -> Tensor:
+    """``out`` of a kernel with a bias that belongs to dimension ``dim``."""
+    any_sum, top = check_finite(result) >> 31, result & 0x7FFFFFFF
     if bias is not None and not any_sum and out.numel():  # then the result is the bias itself
         shape = [1] * out.dim()
         shape[dim] = -1

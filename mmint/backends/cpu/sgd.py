@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
-from .kernels import ready
-from .operands import check_finite
+from .library import ready
+from .operands import check_finite, random_words, with_exponent
 
 
 def sgd_step(
@@ -30,10 +30,11 @@ def sgd_step(
         old = momentum_buffer.mantissa.to(dtype).contiguous()
         old_exponent = int(momentum_buffer.exponent)
     exponent = ready().sgd_step(
-        values.data_ptr(), grad.data_ptr(), 0 if old is None else old.data_ptr(),
-        buffer.data_ptr(), param.numel(), bits, old_exponent,
-        *scalar(momentum), *scalar(weight_decay), *scalar(-lr), nesterov,
-        *random._replace(role=Role(0)).words(), torch.get_num_threads(),
+        param=values, grad=grad, momentum=old, out=buffer, n=param.numel(), bits=bits,
+        momentum_exponent=old_exponent, **with_exponent('momentum_factor', scalar(momentum)),
+        **with_exponent('weight_decay', scalar(weight_decay)),
+        **with_exponent('negative_lr', scalar(-lr)), nesterov=nesterov,
+        **random_words(random._replace(role=Role(0))), threads=torch.get_num_threads(),
     )  # fmt: skip
     check_finite(exponent)
     if values.data_ptr() != param.data_ptr():

@@ -74,14 +74,14 @@
     POINTER(const float, x) POINTER(const float, y) POINTER(float, out)                           \
     INTEGER(n) INTEGER(bits) INTEGER(top_x) INTEGER(top_y) RANDOM(INTEGER) INTEGER(threads)
 
-/* Element i of `positive` is bit i % 8 of byte i / 8; `out` may be x, which is the incoming gradient
- * of relu_grad. Both return the top of the result. */
+/* Element i of `positive` is bit i % 8 of byte i / 8; `out` may be x, which is relu_grad's incoming
+ * gradient. Both return the top of the result. */
 #define ARGUMENTS_relu(POINTER, INTEGER)                                                          \
     POINTER(const float, x) POINTER(float, out) POINTER(uint8_t, positive)                        \
     INTEGER(n) INTEGER(threads)
 
 /* `planes` images of height x width; `place` is row * kernel_w + column in the window. Of
- * max_pool2d_grad x is the incoming gradient, `out` the input's. Both return the top of the result. */
+ * max_pool2d_grad x is the incoming gradient, `out` the input's. Both return the result's top. */
 #define ARGUMENTS_max_pool2d(POINTER, INTEGER)                                                    \
     POINTER(const float, x) POINTER(float, out) POINTER(uint8_t, place)                           \
     INTEGER(planes) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)                  \
@@ -97,9 +97,9 @@
     INTEGER(planes) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)                  \
     INTEGER(wide) INTEGER(exponent) INTEGER(threads)
 
-/* The update: param and grad are float32; `momentum` (NULL in the first step) and `out`, which takes
- * the new one, are mantissas of `bits`. Factors are mantissas and exponents. Random bits are named
- * for role 0. Returns the exponent of the new momentum. */
+/* The update: `momentum` (NULL in the first step) and `out`, which takes the new one, are mantissas
+ * of `bits`. Factors are mantissas and exponents. Random bits are named for role 0. Returns the
+ * exponent of the new momentum. */
 #define ARGUMENTS_sgd_step(POINTER, INTEGER)                                                      \
     POINTER(float, param) POINTER(const float, grad) POINTER(const void, momentum)                \
     POINTER(void, out)                                                                            \
@@ -134,8 +134,8 @@
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
     INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
 
-/* products[2][channels] for batch norm, [2][images][channels] for group norm. Returns the top of the
- * result. */
+/* products[2][channels] for batch norm, [2][images][channels] for group norm. Returns the result's
+ * top. */
 #define ARGUMENTS_norm_grad(POINTER, INTEGER)                                                     \
     POINTER(const void, grad) POINTER(const void, x) POINTER(const int64_t, sums)                 \
     POINTER(const int64_t, products) POINTER(const float, weight) POINTER(float, out)             \

@@ -37,7 +37,7 @@ static PyObject *data_ptr; /* the name of a tensor's method */
 
 static int read_argument(const kernel_t *kernel, Py_ssize_t at, PyObject *value, int64_t *word) {
     const argument_t *argument = &kernel->arguments[at];
-    const char *wanted = argument->is_pointer ? "a tensor or None" : "an integer";
+    const char *wanted = argument->is_pointer ? "a tensor or None" : "an integer of 64 bits";
     *word = 0;
     if (!argument->is_pointer) {
         *word = PyLong_AsLongLong(value);
@@ -102,9 +102,8 @@ _Static_assert(sizeof(void *) == sizeof(int64_t), "arguments are words of 64 bit
         memcpy(&a, words, sizeof a);                                                             \
         return kernel(&a);                                                                       \
     }                                                                                            \
-    static const kernel_t kernel_##kernel = {#kernel, arguments_of_##kernel,                     \
-                                             sizeof(other##_args) / sizeof(int64_t),             \
-                                             run_##kernel};                                      \
+    static const kernel_t kernel_##kernel = {                                                    \
+        #kernel, arguments_of_##kernel, sizeof(other##_args) / sizeof(int64_t), run_##kernel};   \
     static PyObject *py_##kernel(PyObject *self, PyObject *const *values, Py_ssize_t positional, \
                                  PyObject *names) {                                              \
         (void)self;                                                                              \
@@ -159,16 +158,22 @@ static PyObject *py_set_level(PyObject *self, PyObject *name) {
 #define ALIKE(kernel, other) \
     {#kernel, (PyCFunction)(void (*)(void))py_##kernel, METH_FASTCALL | METH_KEYWORDS, NULL},
 static PyMethodDef methods[] = {
-    KERNELS(KERNEL, ALIKE)
-    {"levels", py_levels, METH_NOARGS, NULL},
+    KERNELS(KERNEL, ALIKE){"levels", py_levels, METH_NOARGS, NULL},
     {"level", py_level, METH_NOARGS, NULL},
     {"set_level", py_set_level, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_kernels", "Integer kernels; see mmint.backends.cpu.", -1, methods,
-    NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT,
+    "_kernels",
+    "Integer kernels; see mmint.backends.cpu.",
+    -1,
+    methods,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
 };
 
 PyMODINIT_FUNC PyInit__kernels(void) {

@@ -3,10 +3,10 @@
  * One pass: 64 elements at a time share their random bits, both operands are rounded and aligned,
  * and the largest sum is noted on the way out.
  *
- * The vector forms round with a power of two (levels/avx2_rounding.h). Aligned sums stay below 2**31
- * where p + alignment <= 30, and with an exponent of -126 to 96 their conversion to float32 is the
- * only rounding. Other exponents, those too far apart to be aligned, and tensors of subnormals take
- * the general form of arithmetic/addition.h. */
+ * The vector forms round with a power of two (levels/avx2_rounding.h). Aligned sums stay below
+ * 2**31 where p + alignment <= 30, and with an exponent of -126 to 96 their conversion to float32
+ * is the only rounding. Other exponents, those too far apart to be aligned, and tensors of
+ * subnormals take the general form of arithmetic/addition.h. */
 #include "addition.h"
 
 #include "arguments.h"
@@ -20,8 +20,7 @@ enum { CHUNK = 1 << 15 };
 /* Do powers of two and int32 do? See the top of this file. */
 static int is_usual(const addition_t *a, int bits) {
     int usual = bits - 1 + a->high - a->low <= 30 && scale_is_exact(a->low, SCALED_INT32);
-    for (int t = 0; t < 2; t++)
-        usual = usual && (!a->counts[t] || scale_does(a->exponent[t]));
+    for (int t = 0; t < 2; t++) usual = usual && (!a->counts[t] || scale_does(a->exponent[t]));
     return usual;
 }
 
@@ -31,8 +30,8 @@ static int any_mantissa(const sum_t *s, int t, uint32_t top, int bits, long n) {
     if (field_of(top)) return 1;
     for (long i = 0; top && i < n; i++) {
         if (s->stochastic && i % GROUP == 0) draw_group(&s->key, (uint64_t)i / GROUP, drawn);
-        if (map_one(pattern_of(s->x[t][i]), exponent_of(top, bits), s->stochastic, seen_by(t, drawn[i % GROUP])))
-            return 1;
+        const uint32_t seen = seen_by(t, drawn[i % GROUP]);
+        if (map_one(pattern_of(s->x[t][i]), exponent_of(top, bits), s->stochastic, seen)) return 1;
     }
     return 0;
 }
@@ -42,12 +41,9 @@ static int prepare(const add_args *a, sum_t *s) {
     const int bits = (int)a->bits;
     uint32_t top[2];
     int counts[2];
-    *s = (sum_t){.x = {a->x, a->y},
-                 .stochastic = (int)a->stochastic,
-                 .key = key_of(RANDOM_OF(a))};
+    *s = (sum_t){.x = {a->x, a->y}, .stochastic = (int)a->stochastic, .key = key_of(RANDOM_OF(a))};
     for (int t = 0; t < 2; t++) {
-        top[t] = known[t] >= 0 ? (uint32_t)known[t]
-                               : top_magnitude(s->x[t], a->n, (int)a->threads);
+        top[t] = known[t] >= 0 ? (uint32_t)known[t] : top_magnitude(s->x[t], a->n, (int)a->threads);
         if (!is_finite(top[t])) return NOT_FINITE;
         counts[t] = any_mantissa(s, t, top[t], bits, a->n);
     }

@@ -14,7 +14,7 @@
 enum { CHUNK = 1 << 15 };
 
 static int map_weight(const float *x, long size, int16_t *out, int *exponent, int threads) {
-        const uint32_t top = top_magnitude(x, size, threads);
+    const uint32_t top = top_magnitude(x, size, threads);
     if (!is_finite(top)) return NOT_FINITE;
     *exponent = exponent_of(top, LAYER_WEIGHT_BITS);
     round_all(x, out, size, *exponent, 1, NULL, threads);
@@ -29,7 +29,8 @@ static int map_bias(const layer_norm_args *a, const int16_t *weight, int product
     if (!is_finite(top)) return NOT_FINITE;
     for (long i = 0; i < a->size && !any_weight; i++) any_weight = weight[i] != 0;
     const int exponent = affine_exponent(any_weight, product_exponent, top);
-    for (long i = 0; i < a->size; i++) bias[i] = (int32_t)quantize_one(pattern_of(a->bias[i]), exponent, false, 0);
+    for (long i = 0; i < a->size; i++)
+        bias[i] = (int32_t)quantize_one(pattern_of(a->bias[i]), exponent, false, 0);
     *affine = (affine_t){weight, bias, most(0, exponent - product_exponent), exponent};
     return OK;
 }
@@ -37,17 +38,15 @@ static int map_bias(const layer_norm_args *a, const int16_t *weight, int product
 int64_t layer_norm(const layer_norm_args *a) {
     int16_t *weight = allocate(sizeof *weight * (size_t)a->size);
     int32_t *bias = allocate(sizeof *bias * (size_t)a->size);
-    forward_t f = {.a = a,
-                   .normalised_exponent = normalised_exponent(a->size),
-                   .eps = EPS_OF(a)};
+    forward_t f = {.a = a, .normalised_exponent = normalised_exponent(a->size), .eps = EPS_OF(a)};
     uint32_t top = 0;
     int exponent = 0, status = weight && bias ? OK : NO_MEMORY;
     if (!status) status = map_weight(a->weight, a->size, weight, &exponent, (int)a->threads);
     if (!status) status = map_bias(a, weight, exponent + f.normalised_exponent, bias, &f.affine);
     if (!status) {
         int failed = 0;
-#pragma omp parallel num_threads((int)a->threads) reduction(max : top, failed) \
-    if (a->rows * a->size > CHUNK)
+#pragma omp parallel num_threads((int)a->threads) \
+    reduction(max : top, failed) if (a->rows * a->size > CHUNK)
         {
             int16_t *scratch = allocate(sizeof *scratch * (size_t)a->size);
             failed = !scratch;
@@ -79,8 +78,8 @@ int64_t layer_norm_grad(const layer_norm_grad_args *a) {
         status = map_weight(a->weight, a->size, weight, &b.weight_exponent, (int)a->threads);
     if (!status) {
         int failed = 0;
-#pragma omp parallel num_threads((int)a->threads) reduction(max : top, failed) \
-    if (a->rows * a->size > CHUNK)
+#pragma omp parallel num_threads((int)a->threads) \
+    reduction(max : top, failed) if (a->rows * a->size > CHUNK)
         {
             int16_t *scratch = allocate(sizeof *scratch * size);
             gradients_t mine = {calloc(2 * size, sizeof(int64_t)),
@@ -102,8 +101,7 @@ int64_t layer_norm_grad(const layer_norm_grad_args *a) {
         if (failed) status = NO_MEMORY;
     }
     if (!status) {
-        dequantize_some(total, a->dweight, a->size, 8,
-                        a->grad_exponent + b.normalised_exponent);
+        dequantize_some(total, a->dweight, a->size, 8, a->grad_exponent + b.normalised_exponent);
         dequantize_some(total + size, a->dbias, a->size, 8, a->grad_exponent);
     }
     free(weight);

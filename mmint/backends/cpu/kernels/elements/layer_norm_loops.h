@@ -8,26 +8,26 @@
 #include "planes_loops.h"
 
 /* What each level writes itself: as sums8_loop, and as product_sums_rest from 0. */
-static inline void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum);
-static inline void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *weight, long n,
-                                 int64_t *sum);
+static void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum);
+static void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *weight, long n,
+                          int64_t *sum);
 
 /* integer / 2**shift, 0 <= shift < the width of U, to nearest even, as a magnitude */
 #define SHIFTED_EVEN(U, magnitude, shift, up, odd) \
     (((magnitude) + (up) + ((magnitude) >> (shift) & (odd))) >> (shift))
 
-#define NORMALISE(name, X, S, U)                                                 \
-    INLINE void name(const X *restrict x, int16_t *restrict out, long n,         \
-                     const coefficients_t *c, long shift) {                      \
-        const U p = (U)c->p, r = (U)c->r, most = (1 << NORMALISED_BITS) - 1;     \
-        const U odd = shift > 0, up = shift > 0 ? ((U)1 << (shift - 1)) - 1 : 0; \
-        for (long i = 0; i < n; i++) {                                           \
-            const S total = (S)(p * (U)x[i] + r);                                \
-            const U magnitude = total < 0 ? 0 - (U)total : (U)total;             \
-            const U rounded = SHIFTED_EVEN(U, magnitude, shift, up, odd);        \
-            const U kept = rounded < most ? rounded : most;                      \
-            out[i] = (int16_t)(total < 0 ? 0 - kept : kept);                     \
-        }                                                                        \
+#define NORMALISE(name, X, S, U)                                                                  \
+    INLINE void name(const X *restrict x, int16_t *restrict out, long n, const coefficients_t *c, \
+                     long shift) {                                                                \
+        const U p = (U)c->p, r = (U)c->r, most = (1 << NORMALISED_BITS) - 1;                      \
+        const U odd = shift > 0, up = shift > 0 ? ((U)1 << (shift - 1)) - 1 : 0;                  \
+        for (long i = 0; i < n; i++) {                                                            \
+            const S total = (S)(p * (U)x[i] + r);                                                 \
+            const U magnitude = total < 0 ? 0 - (U)total : (U)total;                              \
+            const U rounded = SHIFTED_EVEN(U, magnitude, shift, up, odd);                         \
+            const U kept = rounded < most ? rounded : most;                                       \
+            out[i] = (int16_t)(total < 0 ? 0 - kept : kept);                                      \
+        }                                                                                         \
     }
 NORMALISE(normalise8, int8_t, int32_t, uint32_t)
 NORMALISE(normalise16, int16_t, int64_t, uint64_t)
@@ -105,8 +105,8 @@ INLINE uint32_t input_grad_body(const void *grad, const void *x, const int16_t *
     return top;
 }
 
-INLINE void accumulate_body(const void *grad, const int16_t *restrict normalised,
-                            gradients_t *sums, int wide) {
+INLINE void accumulate_body(const void *grad, const int16_t *restrict normalised, gradients_t *sums,
+                            int wide) {
     const long n = sums->size;
     if (wide) {
         int64_t *restrict dweight = sums->total, *restrict dbias = dweight + n;
@@ -161,8 +161,7 @@ INLINE uint32_t backward_body(const backward_t *b, long row, int16_t *scratch, g
         product_sums_rest(grad, x, b->weight, 0, size, products, wide);
     backward_coefficients(&c, 1, spread.rstd, s1, &products[0], &products[1], size,
                           layer_wider((int)a->grad_bits, bits), exponent);
-    const uint32_t top =
-        input_grad_body(grad, x, b->weight, a->out + row * size, size, &c, wide);
+    const uint32_t top = input_grad_body(grad, x, b->weight, a->out + row * size, size, &c, wide);
     c = normalising(spread, s1, size, exponent, bits);
     normalise_body(x, scratch, size, &c, b->normalised_exponent, wide);
     accumulate_body(grad, scratch, sums, wide);

@@ -42,11 +42,11 @@ void channels_last(const int8_t *from, int8_t *to, long images, long channels, l
     for (long j = 0; j < images * strips; j++) {
         const long base = j / strips * channels * pixels, p = j % strips * strip;
         level->transpose(from + base + p, pixels, to + base + p * channels, channels, channels,
-                  least(strip, pixels - p));
+                         least(strip, pixels - p));
     }
 }
 
-/* ---- both: mapped in blocks that stay in the cache, a whole cache line of channels at a time ---- */
+/* ---- both: mapped in blocks that stay in the cache, a cache line of channels at a time ---- */
 
 enum { BLOCK_CHANNELS = 64, BLOCK_PIXELS = 2048 };
 
@@ -80,7 +80,8 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             for (long i = 0; i < here; i++) {
                 const long at = first + i * pixels, from = at / 64 * 64;
                 level->round(x + from, block + i * row, from, at - from + count, exponent, 0, key);
-                if (at > from) memmove(block + i * row, block + i * row + (at - from), (size_t)count);
+                if (at > from)
+                    memmove(block + i * row, block + i * row + (at - from), (size_t)count);
             }
             level->transpose(block, row, to, channels, here, count);
         }
@@ -101,8 +102,8 @@ int64_t quantize(const quantize_args *a) {
     const philox_key *drawn = a->stochastic ? &key : NULL;
     if (!transposed)
         round_all(x, a->out, n, exponent, wide, drawn, threads);
-    else if (round_channels_last(x, a->out, a->images, a->channels, a->pixels, exponent,
-                                 drawn, threads))
+    else if (round_channels_last(x, a->out, a->images, a->channels, a->pixels, exponent, drawn,
+                                 threads))
         return NO_MEMORY;
     return exponent;
 }
@@ -116,7 +117,7 @@ INLINE int64_t integer_at(const void *x, long i, int size) {
                        : ((const int64_t *)x)[i];
 }
 
-#define DEQUANTIZE_RUN(type)                                                     \
+#define DEQUANTIZE_RUN(type)                                                   \
     for (long i = 0; i < n; i++) out[i] = (float)((const type *)x)[i] * scale; \
     break
 
@@ -124,9 +125,9 @@ void dequantize_some(const void *x, float *out, long n, int size, int64_t expone
     if (size < 8 && scale_is_exact(exponent, SCALED_INT32)) {
         const float scale = scale_of((int)exponent);
         switch (size) {
-        case 1: DEQUANTIZE_RUN(int8_t);
-        case 2: DEQUANTIZE_RUN(int16_t);
-        default: DEQUANTIZE_RUN(int32_t);
+            case 1: DEQUANTIZE_RUN(int8_t);
+            case 2: DEQUANTIZE_RUN(int16_t);
+            default: DEQUANTIZE_RUN(int32_t);
         }
         return;
     }

@@ -1,7 +1,7 @@
 /* Max pooling as reference/max_pooling.py has it: comparisons and moves, so exact.
  *
- * Each thread takes whole planes of an image; the sums of a gradient, where windows overlap, are thus
- * taken in row-major order by one thread. */
+ * Each thread takes whole planes of an image; the sums of a gradient, where windows overlap, are
+ * thus taken in row-major order by one thread. */
 #include <math.h>
 #include <string.h>
 
@@ -66,8 +66,7 @@ int64_t max_pool2d(const max_pool2d_args *a) {
     const int64_t in = a->height * a->width, out = a->out_h * a->out_w;
 #pragma omp parallel for num_threads(a->threads) reduction(max : top) if (a->planes * out > CHUNK)
     for (int64_t n = 0; n < a->planes; n++) {
-        pool_plane(a, a->x + n * in, a->out + n * out,
-                   a->place + n * out);
+        pool_plane(a, a->x + n * in, a->out + n * out, a->place + n * out);
         const uint32_t here = level->top((const uint32_t *)a->out + n * out, out); /* cached */
         top = (uint32_t)most(top, here);
     }
@@ -79,8 +78,7 @@ int64_t max_pool2d_grad(const max_pool2d_args *a) {
     const int64_t in = a->height * a->width, out = a->out_h * a->out_w;
 #pragma omp parallel for num_threads(a->threads) reduction(max : top) if (a->planes * out > CHUNK)
     for (int64_t n = 0; n < a->planes; n++) {
-        pool_plane_grad(a, a->x + n * out, a->out + n * in,
-                        a->place + n * out);
+        pool_plane_grad(a, a->x + n * out, a->out + n * in, a->place + n * out);
         const uint32_t here = level->top((const uint32_t *)a->out + n * in, in); /* cached */
         top = (uint32_t)most(top, here);
     }

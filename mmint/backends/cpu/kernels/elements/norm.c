@@ -17,8 +17,8 @@ typedef struct {
     wide_t eps;
 } statistics_t;
 
-static statistics_t statistics(const int64_t *s1, long images, long channels, long groups, long count,
-                               int64_t exponent, wide_t eps) {
+static statistics_t statistics(const int64_t *s1, long images, long channels, long groups,
+                               long count, int64_t exponent, wide_t eps) {
     const long all = groups ? images * groups : channels;
     return (statistics_t){channels, groups, count, s1, s1 + all, (int)exponent, eps};
 }
@@ -38,14 +38,14 @@ static int parameter(const float *values, long channel, int fallback, wide_t *wi
 }
 
 int64_t norm(const norm_args *a) {
-    const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
-                                      a->exponent, EPS_OF(a));
+    const statistics_t s =
+        statistics(a->sums, a->images, a->channels, a->groups, a->count, a->exponent, EPS_OF(a));
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
     coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
     if (!made) return NO_MEMORY;
     int failed = 0;
-#pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) \
-    if (rows * a->channels > MANY)
+#pragma omp parallel for num_threads((int)a->threads) \
+    reduction(| : failed) if (rows * a->channels > MANY)
     for (long first = 0; first < rows * a->channels; first += members) {
         const long group = first / members;
         const spread_t spread = spread_in(&s, group);
@@ -57,8 +57,8 @@ int64_t norm(const norm_args *a) {
                                             s.s1[group], a->count, (int)a->bits);
         }
     }
-    const planes_t planes = {a->x, NULL, a->out, a->images, a->channels,
-                             a->pixels, (int)a->wide, (int)a->threads};
+    const planes_t planes = {a->x,        NULL,      a->out,       a->images,
+                             a->channels, a->pixels, (int)a->wide, (int)a->threads};
     int64_t result = NOT_FINITE;
     if (!failed) result = combine(&planes, made, a->groups != 0);
     free(made);
@@ -66,15 +66,15 @@ int64_t norm(const norm_args *a) {
 }
 
 int64_t norm_grad(const norm_grad_args *a) {
-    const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
-                                      a->exponent, EPS_OF(a));
+    const statistics_t s =
+        statistics(a->sums, a->images, a->channels, a->groups, a->count, a->exponent, EPS_OF(a));
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
     const int64_t *h1 = a->products, *h2 = h1 + rows * a->channels;
     coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
     int64_t result = made ? OK : NO_MEMORY;
     int failed = result != OK;
-#pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) \
-    if (rows * a->channels > MANY)
+#pragma omp parallel for num_threads((int)a->threads) \
+    reduction(| : failed) if (rows * a->channels > MANY)
     for (long first = 0; first < rows * a->channels; first += members) {
         if (result) continue;
         const long group = first / members;
@@ -88,7 +88,7 @@ int64_t norm_grad(const norm_grad_args *a) {
                               a->count, (int)(a->grad_bits - a->bits), (int)a->exponent);
     }
     if (!result && failed) result = NOT_FINITE;
-    const planes_t planes = {a->grad, a->x, a->out, a->images,
+    const planes_t planes = {a->grad,     a->x,      a->out,       a->images,
                              a->channels, a->pixels, (int)a->wide, (int)a->threads};
     if (!result) result = combine(&planes, made, a->groups != 0);
     free(made);
@@ -97,8 +97,8 @@ int64_t norm_grad(const norm_grad_args *a) {
 
 /* Images add one after another. */
 int64_t norm_weight_grad(const norm_weight_grad_args *a) {
-    const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
-                                      a->exponent, EPS_OF(a));
+    const statistics_t s =
+        statistics(a->sums, a->images, a->channels, a->groups, a->count, a->exponent, EPS_OF(a));
     const int64_t *h1 = a->products, *h2 = h1 + a->images * a->channels;
     const wide_t count = from_integer(a->count);
 #pragma omp parallel for num_threads((int)a->threads) if (a->images * a->channels > MANY)
@@ -107,8 +107,8 @@ int64_t norm_weight_grad(const norm_weight_grad_args *a) {
         int64_t total = 0;
         for (long n = 0; n < a->images; n++) {
             const long group = group_of(&s, n, c), at = n * a->channels + c;
-            const wide_t covariance = from_integer((int128_t)a->count * h2[at] -
-                                                   (int128_t)s.s1[group] * h1[at]);
+            const wide_t covariance =
+                from_integer((int128_t)a->count * h2[at] - (int128_t)s.s1[group] * h1[at]);
             slope = plus(slope, multiply(divide(covariance, count), spread_in(&s, group).rstd));
             total += h1[at];
         }
@@ -156,9 +156,8 @@ int64_t frozen_norm(const frozen_norm_args *a) {
     int64_t result = made ? OK : NO_MEMORY;
     for (long c = 0; !result && c < a->channels; c++) {
         wide_t rstd, weight, bias, mean;
-        if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) ||
-            parameter(a->weight, c, 1, &weight) || parameter(a->bias, c, 0, &bias) ||
-            parameter(a->mean, c, 0, &mean)) {
+        if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->weight, c, 1, &weight) ||
+            parameter(a->bias, c, 0, &bias) || parameter(a->mean, c, 0, &mean)) {
             result = NOT_FINITE;
             break;
         }
@@ -166,8 +165,8 @@ int64_t frozen_norm(const frozen_norm_args *a) {
         const wide_t offset = plus(bias, negated(multiply(mean, scale)));
         made[c] = forward_coefficients(shifted(scale, a->exponent), offset, 0, 1, (int)a->bits);
     }
-    const planes_t planes = {a->x, NULL, a->out, a->images, a->channels,
-                             a->pixels, (int)a->wide, (int)a->threads};
+    const planes_t planes = {a->x,        NULL,      a->out,       a->images,
+                             a->channels, a->pixels, (int)a->wide, (int)a->threads};
     if (!result) result = combine(&planes, made, 0);
     free(made);
     return result;
@@ -177,8 +176,7 @@ int64_t frozen_norm_weight_grad(const frozen_norm_weight_grad_args *a) {
     const int64_t *h1 = a->products, *h2 = h1 + a->channels;
     for (long c = 0; c < a->channels; c++) {
         wide_t rstd, mean;
-        if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) ||
-            parameter(a->mean, c, 0, &mean))
+        if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->mean, c, 0, &mean))
             return NOT_FINITE;
         const wide_t total = shifted(narrow(h2[c], 0), a->exponent);
         const wide_t centred = plus(total, negated(multiply(mean, narrow(h1[c], 0))));

@@ -58,8 +58,8 @@ int64_t plane_products(const plane_products_args *a) {
 uint32_t combine(const planes_t *s, const coefficients_t *coefficients, int per_image) {
     const long planes = s->images * s->channels, size = s->wide ? 2 : 1;
     uint32_t top = 0;
-#pragma omp parallel for num_threads(s->threads) reduction(max : top) \
-    if (planes * s->pixels > CHUNK)
+#pragma omp parallel for num_threads(s->threads) \
+    reduction(max : top) if (planes * s->pixels > CHUNK)
     for (long n = 0; n < planes; n++) {
         const long at = n * s->pixels;
         const void *first = (const char *)s->first + size * at;

@@ -31,16 +31,16 @@ static int64_t each_plane(const pool_t *p, plane_t plane, long in, long out) {
     const avg_pool2d_args *a = p->a;
     uint32_t top = 0;
     int failed = 0;
-#pragma omp parallel num_threads((int)a->threads) reduction(max : top, failed) \
-    if (a->planes * most(in, out) > CHUNK)
+#pragma omp parallel num_threads((int)a->threads) \
+    reduction(max : top, failed) if (a->planes * most(in, out) > CHUNK)
     {
         int64_t *lines = allocate(sizeof *lines * (size_t)(2 * a->width + 1));
         failed = !lines;
 #pragma omp for
         for (long n = 0; n < a->planes; n++) {
             if (!lines) continue;
-            const uint32_t t = plane(p, (const char *)a->x + (a->wide ? 2 : 1) * n * in,
-                                     a->out + n * out, lines);
+            const uint32_t t =
+                plane(p, (const char *)a->x + (a->wide ? 2 : 1) * n * in, a->out + n * out, lines);
             top = t > top ? t : top;
         }
         free(lines);
@@ -50,8 +50,7 @@ static int64_t each_plane(const pool_t *p, plane_t plane, long in, long out) {
 
 int64_t avg_pool2d(const avg_pool2d_args *a) {
     const pool_t p = prepared(a);
-    return each_plane(&p, level->average, a->height * a->width,
-                      a->out_h * a->out_w);
+    return each_plane(&p, level->average, a->height * a->width, a->out_h * a->out_w);
 }
 
 int64_t avg_pool2d_grad(const avg_pool2d_args *a) {
@@ -67,8 +66,8 @@ int64_t avg_pool2d_grad(const avg_pool2d_args *a) {
         }
     }
     p.holders = holders;
-    const int64_t top = each_plane(&p, level->average_grad, a->out_h * a->out_w,
-                                   a->height * a->width);
+    const int64_t top =
+        each_plane(&p, level->average_grad, a->out_h * a->out_w, a->height * a->width);
     free(holders);
     return top;
 }

@@ -11,8 +11,7 @@ typedef struct philox_key {
 } philox_key;
 
 INLINE philox_key key_of(random_words name) {
-    philox_key key = {
-        .c1 = (uint32_t)name.c1, .c2 = (uint32_t)name.c2, .c3 = (uint32_t)name.c3};
+    philox_key key = {.c1 = (uint32_t)name.c1, .c2 = (uint32_t)name.c2, .c3 = (uint32_t)name.c3};
     for (uint32_t round = 0; round < PHILOX_ROUNDS; round++) {
         key.k0[round] = (uint32_t)name.k0 + round * PHILOX_K0;
         key.k1[round] = (uint32_t)name.k1 + round * PHILOX_K1;

@@ -47,9 +47,11 @@ static int map(const sgd_step_args *a, const float *x, uint64_t top, int role, i
  * Nesterov's direction, new momentum. */
 static int64_t step(const sgd_step_args *a, int16_t *g, int16_t *w, int16_t *u, int16_t *v) {
     const int bits = (int)a->bits, threads = (int)a->threads, narrow_momentum = bits <= 8;
-    const sgd_settings settings = {
-        bits, a->nesterov, {a->momentum_factor, a->momentum_factor_exponent},
-        {a->weight_decay, a->weight_decay_exponent}, {a->negative_lr, a->negative_lr_exponent}};
+    const sgd_settings settings = {bits,
+                                   a->nesterov,
+                                   {a->momentum_factor, a->momentum_factor_exponent},
+                                   {a->weight_decay, a->weight_decay_exponent},
+                                   {a->negative_lr, a->negative_lr_exponent}};
     const int16_t *old = a->momentum;
     sgd_seen seen = {.grad_pattern = top_magnitude(a->grad, a->n, threads),
                      .param_pattern = top_magnitude(a->param, a->n, threads)};
@@ -74,7 +76,11 @@ static int64_t step(const sgd_step_args *a, int16_t *g, int16_t *w, int16_t *u, 
     plan = sgd_plan_of(&settings, &of, seen);
     seen.update = narrow(a, &plan.update, SGD_UPDATE, g);
     const dequantize_args back = {
-        .x = g, .out = a->param, .n = a->n, .size = 2, .threads = threads,
+        .x = g,
+        .out = a->param,
+        .n = a->n,
+        .size = 2,
+        .threads = threads,
         .exponent = sgd_narrowed_exponent(&plan.update, seen.update, bits)};
     dequantize(&back);
     return plan.buffer_exponent;

@@ -7,7 +7,7 @@
 #include "sgd.h"
 
 /* What each level writes itself: as draw_group. */
-static inline void draw(const philox_key *key, uint64_t group, uint16_t *out);
+static void draw(const philox_key *key, uint64_t group, uint16_t *out);
 
 /* magnitude / 2**shift, rounded up with the drawn bits, times the sign of `signs`. */
 INLINE int64_t round_signed(int64_t magnitude, int64_t signs, long cut, long left, uint16_t drawn) {
@@ -37,8 +37,8 @@ INLINE void sum_span(const update_sum_t *s, long first, int n, int64_t *out) {
             const long left = most(0, FRACTION_BITS - shift);
             for (int i = 0; i < GROUP; i++) {
                 const int32_t product = mantissa[i] * factor;
-                out[i] += round_signed(product < 0 ? -product : product, product, cut, left,
-                                       drawn[i]);
+                out[i] +=
+                    round_signed(product < 0 ? -product : product, product, cut, left, drawn[i]);
             }
         }
     }

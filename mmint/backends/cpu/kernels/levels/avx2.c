@@ -40,7 +40,7 @@ INLINE int32_t lanes_sum(__m256i v) {
     return total;
 }
 
-static inline void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum) {
+static void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum) {
     const __m256i ones = _mm256_set1_epi16(1);
     for (long i = 0; i < n; i += SUM_BLOCK) {
         const long end = least(n, i + SUM_BLOCK);
@@ -67,8 +67,8 @@ INLINE __m256i add_widened(__m256i sum, __m256i v) {
 }
 
 /* g * x is int16, and two of its products with weights are below 2**31. */
-static inline void product_sums8(const int8_t *grad, const int8_t *x,
-                                           const int16_t *weight, long n, int64_t *sum) {
+static void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *weight, long n,
+                          int64_t *sum) {
     __m256i plain = _mm256_setzero_si256(), product = plain;
     long i = 0;
     for (; i + 16 <= n; i += 16) {
@@ -85,14 +85,14 @@ static inline void product_sums8(const int8_t *grad, const int8_t *x,
         for (int l = 0; l < 4; l++) sum[k] += lanes[k][l];
     product_sums_rest(grad, x, weight, i, n, sum, 0);
 }
-static inline void draw(const philox_key *key, uint64_t group, uint16_t *out) {
+static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group, uint16_t *out) {
     __m256i words[4];
     philox_vectors(key, group, words);
     memcpy(out, words, sizeof words);
 }
 
-static inline void pack_points(int32_t *to, long point_stride, int width, int first,
-                                         long groups, winograd_points_t *made) {
+static inline void pack_points(int32_t *to, long point_stride, int width, int first, long groups,
+                               winograd_points_t *made) {
     to += first;
     for (int point = 0; point < POINTS; point++, to += point_stride) {
         __m256i v[8];
@@ -130,18 +130,18 @@ static inline void stage(float (*made)[16], const f8 *f) {
 
 /* ---- tiles ---- */
 
-#define MULTIPLY_AVX2(r)                                              \
-    {                                                                 \
-        const __m256i t = _mm256_set1_epi32(a[r]);                    \
-        x##r = _mm256_add_epi32(x##r, _mm256_madd_epi16(t, b0));      \
-        y##r = _mm256_add_epi32(y##r, _mm256_madd_epi16(t, b1));      \
+#define MULTIPLY_AVX2(r)                                         \
+    {                                                            \
+        const __m256i t = _mm256_set1_epi32(a[r]);               \
+        x##r = _mm256_add_epi32(x##r, _mm256_madd_epi16(t, b0)); \
+        y##r = _mm256_add_epi32(y##r, _mm256_madd_epi16(t, b1)); \
     }
-static void tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
+static void tile_avx2(TILE_PARAMETERS){TILE_BODY(MULTIPLY_AVX2)}
 
 /* ---- packing ---- */
 
-INLINE void pack_rows_avx2_body(int16_t *dst, const void *const *rows, int lanes,
-                                            long length, int wide) {
+INLINE void pack_rows_avx2_body(int16_t *dst, const void *const *rows, int lanes, long length,
+                                int wide) {
     for (int first = 0; first < lanes; first += 8) {
         const int here = lanes - first < 8 ? lanes - first : 8;
         for (long k = 0; k < length; k += 16) {
@@ -177,8 +177,8 @@ INLINE void pack_rows_avx2_body(int16_t *dst, const void *const *rows, int lanes
     }
 }
 
-static void pack_rows_avx2(int16_t *dst, const void *const *rows, int lanes,
-                                       long length, int wide) {
+static void pack_rows_avx2(int16_t *dst, const void *const *rows, int lanes, long length,
+                           int wide) {
     if (lanes == MR)
         wide ? pack_rows_avx2_body(dst, rows, MR, length, 1)
              : pack_rows_avx2_body(dst, rows, MR, length, 0);
@@ -209,10 +209,11 @@ INLINE __m128i load_some(const void *p, int count) {
                           (long long)load8(p, count));
 }
 
-static void pack_columns_avx2(int16_t *dst, const void *const *columns, long length,
-                                          int lanes, int count, int wide) {
+static void pack_columns_avx2(int16_t *dst, const void *const *columns, long length, int lanes,
+                              int count, int wide) {
     const long whole = wide ? 0 : length / 2;
-    if (lanes == MR && count >= 8) { /* eight lanes are there to be read: two too many are stored, */
+    if (lanes == MR &&
+        count >= 8) { /* eight lanes are there to be read: two too many are stored, */
         for (long g = 0; g < whole; g++, dst += 2 * MR) { /* and overwritten by the next six */
             const __m128i pairs = _mm_unpacklo_epi8(_mm_loadl_epi64(columns[2 * g]),
                                                     _mm_loadl_epi64(columns[2 * g + 1]));
@@ -250,7 +251,7 @@ static uint32_t top_avx2(const uint32_t *x, long n) {
     const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);
     __m256i t0 = _mm256_setzero_si256(), t1 = t0, t2 = t0, t3 = t0;
     long i = 0;
-#define STEP(t, o)                                                                     \
+#define STEP(t, o) \
     t = _mm256_max_epu32(t, _mm256_and_si256(mask, _mm256_loadu_si256((const void *)(x + i + o))))
     for (; i + 32 <= n; i += 32) {
         STEP(t0, 0);
@@ -267,8 +268,8 @@ static uint32_t top_avx2(const uint32_t *x, long n) {
 }
 
 /* 64 elements, whose random bits are `words`; draws those of the group `next`. */
-INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next,
-                                         __m256 scale, int wide, const philox_key *key) {
+INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next, __m256 scale,
+                        int wide, const philox_key *key) {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i made[2], half = _mm256_setzero_si256();
     philox_lanes lanes;
@@ -292,24 +293,24 @@ INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next
     if (key) philox_lanes_words(&lanes, words);
 }
 
-#define ROUND_RUN(name, WIDE, KEY)                                                                 \
-    static void name(const float *x, void *out, long first, long n, int exponent,      \
-                                 const philox_key *key) {                                          \
-        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                         \
-        const int size = (WIDE) ? 2 : 1;                                                           \
-        uint64_t next = (uint64_t)first / 64;                                                      \
-        __m256i words[4] = {_mm256_setzero_si256()};                                               \
-        long i = 0;                                                                                \
-        if (KEY) philox_vectors(key, next, words);                                                    \
-        for (; i + 64 <= n; i += 64)                                                               \
-            round_block(x + i, (char *)out + size * i, words, ++next, scale, WIDE, KEY);      \
-        if (i < n) {                                                                               \
-            float rest[64] = {0};                                                                  \
-            int16_t made[64];                                                                      \
-            memcpy(rest, x + i, 4 * (size_t)(n - i));                                              \
-            round_block(rest, made, words, ++next, scale, WIDE, KEY);                         \
-            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                        \
-        }                                                                                          \
+#define ROUND_RUN(name, WIDE, KEY)                                                       \
+    static void name(const float *x, void *out, long first, long n, int exponent,        \
+                     const philox_key *key) {                                            \
+        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                    \
+        const int size = (WIDE) ? 2 : 1;                                                 \
+        uint64_t next = (uint64_t)first / 64;                                            \
+        __m256i words[4] = {_mm256_setzero_si256()};                                     \
+        long i = 0;                                                                      \
+        if (KEY) philox_vectors(key, next, words);                                       \
+        for (; i + 64 <= n; i += 64)                                                     \
+            round_block(x + i, (char *)out + size * i, words, ++next, scale, WIDE, KEY); \
+        if (i < n) {                                                                     \
+            float rest[64] = {0};                                                        \
+            int16_t made[64];                                                            \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                    \
+            round_block(rest, made, words, ++next, scale, WIDE, KEY);                    \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));              \
+        }                                                                                \
     }
 ROUND_RUN(round_stochastic8, 0, key)
 ROUND_RUN(round_stochastic16, 1, key)
@@ -344,7 +345,7 @@ INLINE void transpose16(const int8_t *from, long from_row, int8_t *to, long to_r
 }
 
 static void transpose_avx2(const int8_t *from, long from_row, int8_t *to, long to_row,
-                                       long channels, long pixels) {
+                           long channels, long pixels) {
     const long full_c = channels / 16 * 16, full_p = pixels / 16 * 16;
     for (long p = 0; p < full_p; p += 16)
         for (long c = 0; c < full_c; c += 16)
@@ -370,8 +371,8 @@ INLINE void draw_flipped(const lanes_t *l, const philox_lanes *drawn, __m256i *w
 }
 
 /* Eight elements, with `drawn` (of two of such vectors, `half` says which). */
-INLINE void add8(lanes_t *l, const float *x, const float *y, float *out,
-                                  __m256i words, int half, int stochastic) {
+INLINE void add8(lanes_t *l, const float *x, const float *y, float *out, __m256i words, int half,
+                 int stochastic) {
     __m256i drawn = _mm256_setzero_si256(), inverse = drawn;
     if (stochastic) {
         drawn = drawn_half(words, half);
@@ -387,8 +388,8 @@ INLINE void add8(lanes_t *l, const float *x, const float *y, float *out,
 }
 
 /* Elements of `group`, whose random bits are `words`; draws those of the next group. */
-INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out,
-                                      uint64_t group, __m256i *words, const philox_key *key) {
+INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uint64_t group,
+                     __m256i *words, const philox_key *key) {
     philox_lanes next;
     if (key) next = philox_start(key, group + 1);
 #pragma GCC unroll 10
@@ -400,8 +401,7 @@ INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out,
     if (key) draw_flipped(l, &next, words);
 }
 
-INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n,
-                                          const philox_key *key) {
+INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, const philox_key *key) {
     const addition_t *a = &s->plan;
     const int higher = !a->counts[0] || (a->counts[1] && a->exponent[1] > a->exponent[0]);
     const float *x = s->x[higher], *y = s->x[!higher];
@@ -411,8 +411,8 @@ INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n,
                  .top = _mm256_setzero_si256()};
     for (int i = 0; i < 2; i++) {
         const int t = i ? !higher : higher;
-        l.scale[i] = a->counts[t] ? rounding_scale(a->exponent[t], key != NULL)
-                                  : _mm256_setzero_ps();
+        l.scale[i] =
+            a->counts[t] ? rounding_scale(a->exponent[t], key != NULL) : _mm256_setzero_ps();
     }
     __m256i words[4] = {_mm256_setzero_si256()};
     if (key) {
@@ -438,8 +438,7 @@ INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n,
 
 static uint32_t add_avx2(const sum_t *s, float *out, long first, long n) {
     if (!s->usual) return add_loop(s, out, first, n);
-    return s->stochastic ? add_usual(s, out, first, n, &s->key)
-                         : add_usual(s, out, first, n, NULL);
+    return s->stochastic ? add_usual(s, out, first, n, &s->key) : add_usual(s, out, first, n, NULL);
 }
 
 /* ---- ReLU ---- */

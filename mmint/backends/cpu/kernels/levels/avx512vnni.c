@@ -10,8 +10,8 @@
 /* All functions of this file are for these instructions. */
 #if defined(__clang__)
 #pragma clang attribute push(                                                       \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,"     \
-                          "prefer-vector-width=512"))),                                 \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni," \
+                          "prefer-vector-width=512"))),                             \
     apply_to = function)
 #else
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
@@ -23,11 +23,11 @@
 #include "level.h"
 
 /* Two groups at once, so that twelve chains hide the latency. */
-#define START_512(r)                                                                    \
-    __m512i x##r = c_in ? _mm512_loadu_si512(c_in + NR * r) : _mm512_setzero_si512();   \
+#define START_512(r)                                                                  \
+    __m512i x##r = c_in ? _mm512_loadu_si512(c_in + NR * r) : _mm512_setzero_si512(); \
     __m512i y##r = _mm512_setzero_si512();
-#define MULTIPLY_512(r)                                                        \
-    x##r = _mm512_dpwssd_epi32(x##r, _mm512_set1_epi32(a[r]), b0);             \
+#define MULTIPLY_512(r)                                            \
+    x##r = _mm512_dpwssd_epi32(x##r, _mm512_set1_epi32(a[r]), b0); \
     y##r = _mm512_dpwssd_epi32(y##r, _mm512_set1_epi32(a[MR + r]), b1);
 #define LAST_512(r) x##r = _mm512_dpwssd_epi32(x##r, _mm512_set1_epi32(a[r]), b0);
 #define JOIN_512(r) x##r = _mm512_add_epi32(x##r, y##r);
@@ -41,12 +41,12 @@
     }
 #define FINISH_512(r) \
     if (r < rows) WRITE_512(r)
-#define FINISH_BIASED_512(r)                                                            \
-    if (r < rows) {                                                                     \
-        any = _mm512_or_si512(any, x##r);                                               \
-        const __m512i bias = _mm512_set1_epi32(row_bias[r]);                            \
-        x##r = _mm512_add_epi32(x##r, _mm512_add_epi32(bias, lane));                    \
-        WRITE_512(r)                                                                    \
+#define FINISH_BIASED_512(r)                                         \
+    if (r < rows) {                                                  \
+        any = _mm512_or_si512(any, x##r);                            \
+        const __m512i bias = _mm512_set1_epi32(row_bias[r]);         \
+        x##r = _mm512_add_epi32(x##r, _mm512_add_epi32(bias, lane)); \
+        WRITE_512(r)                                                 \
     }
 static void tile_avx512vnni(TILE_PARAMETERS) {
     EACH_ROW(START_512)
@@ -83,7 +83,7 @@ static void tile_avx512vnni(TILE_PARAMETERS) {
 }
 
 /* A block to a 64-bit lane, whose low half counts. */
-static inline void draw(const philox_key *key, uint64_t group, uint16_t *out) {
+static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group, uint16_t *out) {
     const __m512i m0 = _mm512_set1_epi64(PHILOX_M0), m1 = _mm512_set1_epi64(PHILOX_M1);
     __m512i s[4] = {_mm512_add_epi64(_mm512_set1_epi64((uint32_t)(8 * group)),
                                      _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)),

@@ -17,15 +17,13 @@
 #include "avx2_tile.h"
 #include "level.h"
 
-#define MULTIPLY_AVXVNNI(r)                                  \
-    {                                                        \
-        const __m256i t = _mm256_set1_epi32(a[r]);           \
-        x##r = _mm256_dpwssd_avx_epi32(x##r, t, b0);         \
-        y##r = _mm256_dpwssd_avx_epi32(y##r, t, b1);         \
+#define MULTIPLY_AVXVNNI(r)                          \
+    {                                                \
+        const __m256i t = _mm256_set1_epi32(a[r]);   \
+        x##r = _mm256_dpwssd_avx_epi32(x##r, t, b0); \
+        y##r = _mm256_dpwssd_avx_epi32(y##r, t, b1); \
     }
-static void tile_avxvnni(TILE_PARAMETERS) {
-    TILE_BODY(MULTIPLY_AVXVNNI)
-}
+static void tile_avxvnni(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVXVNNI) }
 
 void fill_avxvnni(level_t *t) {
     t->name = "avxvnni";

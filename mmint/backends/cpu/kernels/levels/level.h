@@ -1,7 +1,7 @@
 /* A level is an instruction set: a table of the loops whose speed depends on it.
  *
- * Each file of this folder fills one table. It starts from the table of the level below and puts its
- * own functions in the place of those it does better. Most loops are plain C that every level
+ * Each file of this folder fills one table. It starts from the table of the level below and puts
+ * its own functions in the place of those it does better. Most loops are plain C that every level
  * compiles for itself (`*_loops.h` beside the kernels), with a few pieces that it writes by hand.
  * Kernels look into `level`, the table in use, once a call, a row, a plane or a tile. */
 #ifndef MMINT_LEVEL_H
@@ -56,7 +56,7 @@ typedef struct {
     void (*winograd_grad_output)(const struct winograd_grad_job *s, const int32_t *sums, long row,
                                  long panel, int is_first, int is_last);
 
-    /* ---- elements; those that return a top return the largest magnitude of what they write ---- */
+    /* ---- elements; a top that is returned is the largest magnitude of what was written ---- */
 
     /* The largest magnitude of n patterns of float32. */
     uint32_t (*top)(const uint32_t *x, long n);
@@ -82,8 +82,7 @@ typedef struct {
                                 struct layer_sums *sums);
     /* A plane of average pooling. */
     uint32_t (*average)(const struct average *p, const void *x, float *out, int64_t *lines);
-    uint32_t (*average_grad)(const struct average *p, const void *grad, float *out,
-                             int64_t *lines);
+    uint32_t (*average_grad)(const struct average *p, const void *grad, float *out, int64_t *lines);
     /* The largest magnitude of a sum of SGD; the sums narrowed. */
     int64_t (*sum_top)(const struct update_sum *s, long first, long n);
     void (*sum_narrow)(const struct update_sum *s, const struct philox_key *key, long shift,

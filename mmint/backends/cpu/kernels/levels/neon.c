@@ -13,7 +13,8 @@ static void tile_neon(const int32_t *a, const int32_t *b, long groups, const int
     int32x4_t c[MR][4];
     const int16_t *pa = (const int16_t *)a, *pb = (const int16_t *)b;
     for (int r = 0; r < MR; r++)
-        for (int q = 0; q < 4; q++) c[r][q] = c_in ? vld1q_s32(c_in + NR * r + 4 * q) : vdupq_n_s32(0);
+        for (int q = 0; q < 4; q++)
+            c[r][q] = c_in ? vld1q_s32(c_in + NR * r + 4 * q) : vdupq_n_s32(0);
     for (long g = 0; g < groups; g++, pa += 2 * MR, pb += 2 * NR) {
         const int16x8x2_t low = vld2q_s16(pb), high = vld2q_s16(pb + 16);
 #pragma GCC unroll 6

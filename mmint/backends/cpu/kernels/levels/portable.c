@@ -19,17 +19,17 @@ static inline void draw(const philox_key *key, uint64_t group, uint16_t *out) {
     draw_group(key, group, out);
 }
 
-static inline void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum) {
+static void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum) {
     sums8_loop(a, b, n, sum);
 }
 
-static inline void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *weight, long n,
-                                 int64_t *sum) {
+static void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *weight, long n,
+                          int64_t *sum) {
     product_sums_rest(grad, x, weight, 0, n, sum, 0);
 }
 
 static inline void pack_points(int32_t *to, long point_stride, int width, int first, long groups,
-                        winograd_points_t *made) {
+                               winograd_points_t *made) {
     for (int point = 0; point < POINTS; point++, to += point_stride) {
         int32_t from[64];
         memcpy(from, made->point[point], sizeof from);
@@ -55,8 +55,8 @@ static void tile_portable(const int32_t *a, const int32_t *b, long groups, const
     for (long g = 0; g < groups; g++, pa += 2 * MR, pb += 2 * NR)
         for (int r = 0; r < MR; r++)
             for (int l = 0; l < NR; l++)
-                c[NR * r + l] += (uint32_t)(pa[2 * r] * pb[2 * l]) +
-                                 (uint32_t)(pa[2 * r + 1] * pb[2 * l + 1]);
+                c[NR * r + l] +=
+                    (uint32_t)(pa[2 * r] * pb[2 * l]) + (uint32_t)(pa[2 * r + 1] * pb[2 * l + 1]);
     if (!to) {
         memcpy(c_out, c, sizeof c);
         return;

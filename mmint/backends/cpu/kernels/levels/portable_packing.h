@@ -8,20 +8,18 @@ static inline void pack_rows_loop(int16_t *dst, const void *const *rows, int lan
                                   int wide) {
     for (long k = 0; k < (length + 1) / 2 * 2; k++)
         for (int l = 0; l < lanes; l++)
-            dst[(k / 2 * lanes + l) * 2 + k % 2] =
-                k >= length ? 0
-                : wide      ? ((const int16_t *)rows[l])[k]
-                            : ((const int8_t *)rows[l])[k];
+            dst[(k / 2 * lanes + l) * 2 + k % 2] = k >= length ? 0
+                                                   : wide      ? ((const int16_t *)rows[l])[k]
+                                                               : ((const int8_t *)rows[l])[k];
 }
 
 static inline void pack_columns_loop(int16_t *dst, const void *const *columns, long length,
                                      int lanes, int count, int wide) {
     for (long k = 0; k < (length + 1) / 2 * 2; k++)
         for (int l = 0; l < lanes; l++)
-            dst[(k / 2 * lanes + l) * 2 + k % 2] =
-                k >= length || l >= count ? 0
-                : wide                    ? ((const int16_t *)columns[k])[l]
-                                          : ((const int8_t *)columns[k])[l];
+            dst[(k / 2 * lanes + l) * 2 + k % 2] = k >= length || l >= count ? 0
+                                                   : wide ? ((const int16_t *)columns[k])[l]
+                                                          : ((const int8_t *)columns[k])[l];
 }
 
 #endif

@@ -120,15 +120,26 @@ int64_t conv2d(const conv2d_args *a) {
     taps_t t;
     status = taps_allocate(&t, a->kernel_h * a->kernel_w, a->c);
     if (!status)
-        status = finish_prepare(&finish, BIAS_OF(a), a->exponent, (double)a->largest * depth, a->o, 0,
-                                &buffer);
+        status = finish_prepare(&finish, BIAS_OF(a), a->exponent, (double)a->largest * depth, a->o,
+                                0, &buffer);
     if (!status) taps_forward(&t, a, channels);
-    const winograd_t fast = {
-        .image = a->x, .n = a->n, .height = a->h, .width = a->w, .channels = a->c,
-        .weight = a->weight, .rows = a->o, .row_stride = 9 * a->c,
-        .tap_stride = a->c, .pad_h = a->pad_h, .pad_w = a->pad_w, .dilation_h = a->dilation_h,
-        .dilation_w = a->dilation_w, .finish = &finish, .out = a->out,
-        .out_h = a->out_h, .out_w = a->out_w};
+    const winograd_t fast = {.image = a->x,
+                             .n = a->n,
+                             .height = a->h,
+                             .width = a->w,
+                             .channels = a->c,
+                             .weight = a->weight,
+                             .rows = a->o,
+                             .row_stride = 9 * a->c,
+                             .tap_stride = a->c,
+                             .pad_h = a->pad_h,
+                             .pad_w = a->pad_w,
+                             .dilation_h = a->dilation_h,
+                             .dilation_w = a->dilation_w,
+                             .finish = &finish,
+                             .out = a->out,
+                             .out_h = a->out_h,
+                             .out_w = a->out_w};
     if (!status && is_3x3(a) && winograd_pays(&fast) && winograd_fits(&fast)) {
         status = winograd(&fast, (int)a->threads, &seen);
     } else if (!status && is_depthwise(a)) {
@@ -172,12 +183,22 @@ int64_t conv2d(const conv2d_args *a) {
 /* The input gradient of a 3 x 3 convolution is one too, of the transposed and turned filters. */
 static int winograd_input_grad(const conv2d_args *a, const finish_t *finish, extent_t *seen,
                                int *done) {
-    winograd_t fast = {
-        .image = a->grad, .n = a->n, .height = a->out_h, .width = a->out_w,
-        .channels = a->o, .rows = a->c, .row_stride = a->o, .tap_stride = -a->c * a->o,
-        .pad_h = 2 * a->dilation_h - a->pad_h, .pad_w = 2 * a->dilation_w - a->pad_w,
-        .dilation_h = a->dilation_h, .dilation_w = a->dilation_w, .finish = finish,
-        .out = a->out, .out_h = a->h, .out_w = a->w};
+    winograd_t fast = {.image = a->grad,
+                       .n = a->n,
+                       .height = a->out_h,
+                       .width = a->out_w,
+                       .channels = a->o,
+                       .rows = a->c,
+                       .row_stride = a->o,
+                       .tap_stride = -a->c * a->o,
+                       .pad_h = 2 * a->dilation_h - a->pad_h,
+                       .pad_w = 2 * a->dilation_w - a->pad_w,
+                       .dilation_h = a->dilation_h,
+                       .dilation_w = a->dilation_w,
+                       .finish = finish,
+                       .out = a->out,
+                       .out_h = a->h,
+                       .out_w = a->w};
     int status = OK;
     if (!winograd_pays(&fast)) return OK;
     int8_t *turned = allocate((size_t)(9 * a->o * a->c));
@@ -267,11 +288,21 @@ int64_t conv2d_weight_grad(const conv2d_args *a) {
     const long taps = a->kernel_h * a->kernel_w;
     taps_t t;
     int status = taps_allocate(&t, taps, a->c);
-    const winograd_grad_t fast = {
-        .image = a->x, .grad = a->grad, .n = a->n, .height = a->h,
-        .width = a->w, .channels = a->c, .rows = a->o, .pad_h = a->pad_h, .pad_w = a->pad_w,
-        .dilation_h = a->dilation_h, .dilation_w = a->dilation_w, .exponent = clamped_exponent(a->exponent),
-        .out = a->out, .out_h = a->out_h, .out_w = a->out_w};
+    const winograd_grad_t fast = {.image = a->x,
+                                  .grad = a->grad,
+                                  .n = a->n,
+                                  .height = a->h,
+                                  .width = a->w,
+                                  .channels = a->c,
+                                  .rows = a->o,
+                                  .pad_h = a->pad_h,
+                                  .pad_w = a->pad_w,
+                                  .dilation_h = a->dilation_h,
+                                  .dilation_w = a->dilation_w,
+                                  .exponent = clamped_exponent(a->exponent),
+                                  .out = a->out,
+                                  .out_h = a->out_h,
+                                  .out_w = a->out_w};
     if (!status) taps_forward(&t, a, channels);
     if (!status && is_depthwise(a)) {
         depthwise_weight_grad_t d = {.x = input_pixels(a, &t, 0, a->c)};
@@ -316,8 +347,8 @@ int64_t matmul(const matmul_args *a) {
     extent_t seen = {{0}, {0}};
     void *buffer = NULL;
     finish_t finish;
-    int status = finish_prepare(&finish, BIAS_OF(a), a->exponent, (double)a->largest * a->k, a->n, 1,
-                                &buffer);
+    int status = finish_prepare(&finish, BIAS_OF(a), a->exponent, (double)a->largest * a->k, a->n,
+                                1, &buffer);
     if (!status) {
         product_t p = {.finish = &finish, .largest = (double)a->largest, .images = 1, .grid_h = 1};
         p.a = matrix(a->a, (int)a->wide, a->m, a->k, a->a_row, a->a_column);

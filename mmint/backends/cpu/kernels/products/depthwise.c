@@ -41,8 +41,8 @@ int depthwise(const depthwise_t *p, int threads, extent_t *seen) {
                 pixel_rows(x, t, lane, count, rows, NULL);
                 for (long l = 0; l < count; l++) {
                     if (rows[l] != (const void *)x->zeros)
-                        level->add_products(sums + l * channels, rows[l], p->weight + t * channels * size,
-                                     channels, x->wide);
+                        level->add_products(sums + l * channels, rows[l],
+                                            p->weight + t * channels * size, channels, x->wide);
                     if (widened && (t + 1) % limit == 0)
                         widen(wide + l * channels, sums + l * channels, channels);
                 }
@@ -99,7 +99,8 @@ int depthwise_weight_grad(const depthwise_weight_grad_t *p, int threads) {
                 for (long i = 0; i < count; i++)
                     if (rows[i] != (const void *)x->zeros)
                         level->add_products(sums + t * channels, rows[i],
-                                     p->grad + (first + i) * channels * size, channels, x->wide);
+                                            p->grad + (first + i) * channels * size, channels,
+                                            x->wide);
             }
 #pragma omp critical
             for (long i = 0; i < taps * channels; i++) total[i] += sums[i];

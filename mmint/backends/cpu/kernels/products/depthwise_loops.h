@@ -4,10 +4,10 @@
 
 #include "extent.h"
 
-#define ADD_PRODUCTS(name, type)                                           \
-    static inline void name(int32_t *restrict sum, const type *restrict a, \
-                            const type *restrict b, long n) {              \
-        for (long c = 0; c < n; c++) sum[c] += (int32_t)a[c] * b[c];       \
+#define ADD_PRODUCTS(name, type)                                                                   \
+    static inline void name(int32_t *restrict sum, const type *restrict a, const type *restrict b, \
+                            long n) {                                                              \
+        for (long c = 0; c < n; c++) sum[c] += (int32_t)a[c] * b[c];                               \
     }
 ADD_PRODUCTS(add_products8, int8_t)
 ADD_PRODUCTS(add_products16, int16_t)

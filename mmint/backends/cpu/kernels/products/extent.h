@@ -27,7 +27,7 @@ INLINE void extent_join(extent_t *to, const extent_t *from, int lanes) {
     }
 }
 
-#pragma omp declare reduction(join : extent_t : extent_join(&omp_out, &omp_in, NR)) \
+#pragma omp declare reduction(join:extent_t : extent_join(&omp_out, &omp_in, NR)) \
     initializer(omp_priv = (extent_t){{0}, {0}})
 
 /* For Python: bit 31 says whether a sum was not zero, the bits below are the top. */

@@ -13,7 +13,7 @@ typedef struct finish {
     /* The general form: dequantize(round(sum / 2**excess) + bias, exponent). */
     int exponent, excess;
     const int64_t *bias;   /* one for each row (or lane), or NULL */
-    const int32_t *bias32; /* the same, zeros where there is none; as long as rows (lanes), padded */
+    const int32_t *bias32; /* the same, zeros where there is none; padded */
     int by_lane;
 } finish_t;
 
@@ -28,8 +28,8 @@ typedef struct {
 
 /* Prepares `finish` for sums of magnitude `bound` at most, with `padding` zeros after bias32.
  * Returns a status; `buffer` is for the caller to free. */
-int finish_prepare(finish_t *finish, bias_t bias, int64_t exponent, double bound,
-                   long length, int by_lane, void **buffer);
+int finish_prepare(finish_t *finish, bias_t bias, int64_t exponent, double bound, long length,
+                   int by_lane, void **buffer);
 
 INLINE float finish_one(const finish_t *f, int64_t total, long index) {
     return finish_sum(total, f->excess, f->bias ? f->bias[index] : 0, f->exponent);

@@ -8,9 +8,9 @@
 #include "memory.h"
 
 typedef enum {
-    ROWS,    /* lane l, tap t, channel c at base + l * lane_stride + tap_offset[t], c contiguous */
+    ROWS, /* lane l, tap t, channel c at base + l * lane_stride + tap_offset[t], c contiguous */
     COLUMNS, /* ... at base + tap_offset[t] + c * channel_stride, l contiguous */
-    PIXELS   /* lane l is a pixel of a grid laid over channels-last images; see pixels_t */
+    PIXELS /* lane l is a pixel of a grid laid over channels-last images; see pixels_t */
 } operand_kind;
 
 /* Grid point (n, i, j), tap t reads image n at (i * step_y + dy[t], j * step_x + dx[t]), zeros

@@ -165,8 +165,8 @@ int weight_grad(const weight_grad_t *p, int threads) {
         int32_t *lanes = allocate((size_t)(together * s.block * NR) * 4);
         int32_t *tiles = few ? allocate((size_t)(x->taps * TILE) * 4) : NULL;
         const void **rows = allocate((size_t)(pixels + NR) * sizeof *rows);
-        char *scratch = allocate(
-            x->pixels.merged_taps ? (size_t)((pixels + NR) * (x->channels + 64) * 2) : 64);
+        char *scratch =
+            allocate(x->pixels.merged_taps ? (size_t)((pixels + NR) * (x->channels + 64) * 2) : 64);
         if (!lanes || !rows || !scratch || (few && !tiles)) {
 #pragma omp atomic write
             failed = 1;

@@ -11,7 +11,8 @@ enum {
     FILTER_BYTES = 384 << 10 /* of one thread's share, where filters are made as they are used */
 };
 
-static void locate(const winograd_job_t *s, long first, winograd_places_t *at, const int8_t *zeros) {
+static void locate(const winograd_job_t *s, long first, winograd_places_t *at,
+                   const int8_t *zeros) {
     const winograd_t *p = s->p;
     at->count = (int)least(NR, s->tiles - first);
     for (int l = 0; l < NR; l++) {
@@ -30,10 +31,9 @@ static void locate(const winograd_job_t *s, long first, winograd_places_t *at, c
             const long iy = y0 + i * p->dilation_h - p->pad_h;
             for (int j = 0; j < 6; j++) {
                 const long ix = x0 + j * p->dilation_w - p->pad_w;
-                at->pixel[l][6 * i + j] =
-                    iy < 0 || iy >= p->height || ix < 0 || ix >= p->width
-                        ? zeros
-                        : image + (iy * p->width + ix) * p->channels;
+                at->pixel[l][6 * i + j] = iy < 0 || iy >= p->height || ix < 0 || ix >= p->width
+                                              ? zeros
+                                              : image + (iy * p->width + ix) * p->channels;
             }
         }
         at->out[l] = p->out + n * p->rows * p->out_h * p->out_w + y0 * p->out_w + x0;
@@ -48,14 +48,14 @@ typedef struct {
 } worker_t;
 
 /* Sums of panels i0 ... i1 - 1 of rows and `panels` of tiles, to float32. */
-static void outputs(const winograd_job_t *s, const worker_t *w, const winograd_places_t *at, long i0, long i1,
-                    long panels, extent_t *seen) {
+static void outputs(const winograd_job_t *s, const worker_t *w, const winograd_places_t *at,
+                    long i0, long i1, long panels, extent_t *seen) {
     for (long i = i0; i < i1; i++)
         for (long j = 0; j < panels; j++)
             for (long r = 0; r < least(MR, s->p->rows - i * MR); r++)
                 level->winograd_outputs(s, &at[j],
-                              w->sums + ((i - i0) * PANELS + j) * POINTS * TILE + r * NR,
-                              i * MR + r, seen);
+                                        w->sums + ((i - i0) * PANELS + j) * POINTS * TILE + r * NR,
+                                        i * MR + r, seen);
 }
 
 static void multiply(const winograd_job_t *s, const worker_t *w, const int32_t *filters,
@@ -84,7 +84,8 @@ static void work_on_tiles(const winograd_job_t *s, const worker_t *w, long j0, e
 }
 
 /* Panels of rows i0 ... i1 - 1 and all tiles, whose inputs are there. */
-static void work_on_rows(const winograd_job_t *s, const worker_t *w, long i0, long i1, extent_t *seen) {
+static void work_on_rows(const winograd_job_t *s, const worker_t *w, long i0, long i1,
+                         extent_t *seen) {
     const long size = s->groups * MR, panel = s->groups * NR;
     winograd_places_t at[PANELS];
     for (long i = i0; i < i1; i++)
@@ -102,7 +103,8 @@ static void work_on_rows(const winograd_job_t *s, const worker_t *w, long i0, lo
 }
 
 static winograd_job_t prepare(const winograd_t *p) {
-    winograd_job_t s = {.p = p, .groups = div_up(p->channels, 2), .row_panels = div_up(p->rows, MR)};
+    winograd_job_t s = {
+        .p = p, .groups = div_up(p->channels, 2), .row_panels = div_up(p->rows, MR)};
     s.tiles_h = div_up(div_up(p->out_h, p->dilation_h), SIDE);
     s.tiles_w = div_up(div_up(p->out_w, p->dilation_w), SIDE);
     s.tiles = p->n * p->dilation_h * p->dilation_w * s.tiles_h * s.tiles_w;
@@ -177,8 +179,8 @@ int winograd(const winograd_t *p, int threads, extent_t *seen) {
         } else if (!failed) {
 #pragma omp for schedule(dynamic, 1)
             for (long i = 0; i < s.row_panels; i++)
-                level->winograd_filters(&s, i, s.filters + i * s.groups * MR, s.row_panels * s.groups * MR,
-                              w.made);
+                level->winograd_filters(&s, i, s.filters + i * s.groups * MR,
+                                        s.row_panels * s.groups * MR, w.made);
 #pragma omp for schedule(dynamic, 1)
             for (long j = 0; j < s.lane_panels; j += PANELS) work_on_tiles(&s, &w, j, &found);
         }

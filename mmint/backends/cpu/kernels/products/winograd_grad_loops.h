@@ -10,7 +10,8 @@ typedef struct {
     const int8_t *pixel[POINTS], *grad[SIDE * SIDE];
 } winograd_grad_place_t;
 
-static inline void winograd_grad_locate(const winograd_grad_job_t *s, long tile, winograd_grad_place_t *at) {
+static inline void winograd_grad_locate(const winograd_grad_job_t *s, long tile,
+                                        winograd_grad_place_t *at) {
     const winograd_grad_t *p = s->p;
     const long x = tile % s->tiles_w, y = tile / s->tiles_w % s->tiles_h;
     const long rest = tile / s->tiles_w / s->tiles_h;
@@ -75,13 +76,14 @@ INLINE void winograd_grad_output_tile(v8 *y, const v8 *m) {
 INLINE void interleave(int32_t *to, v16 a, v16 b) {
     typedef uint32_t u16x2 __attribute__((vector_size(64)));
     typedef uint16_t u16 __attribute__((vector_size(32)));
-    const u16x2 made = __builtin_convertvector((u16)a, u16x2) |
-                       __builtin_convertvector((u16)b, u16x2) << 16;
+    const u16x2 made =
+        __builtin_convertvector((u16)a, u16x2) | __builtin_convertvector((u16)b, u16x2) << 16;
     memcpy(to, &made, sizeof made);
 }
 
 /* Tiles 2 * pair and 2 * pair + 1 of the block that starts at tile `first`. */
-static inline void winograd_grad_transform_loop(const winograd_grad_job_t *s, long first, long pair) {
+static inline void winograd_grad_transform_loop(const winograd_grad_job_t *s, long first,
+                                                long pair) {
     const winograd_grad_t *p = s->p;
     winograd_grad_place_t at[2];
     for (int i = 0; i < 2; i++) winograd_grad_locate(s, first + 2 * pair + i, &at[i]);
@@ -89,8 +91,7 @@ static inline void winograd_grad_transform_loop(const winograd_grad_job_t *s, lo
         int32_t *to = s->inputs + (c / NR * TILE_PAIRS + pair) * NR;
         v16 d[2][POINTS];
         for (int i = 0; i < 2; i++) {
-            for (int k = 0; k < POINTS; k++)
-                d[i][k] = load16(at[i].pixel[k] + c, p->channels - c);
+            for (int k = 0; k < POINTS; k++) d[i][k] = load16(at[i].pixel[k] + c, p->channels - c);
             input_tile(d[i]);
         }
         for (int k = 0; k < POINTS; k++)
@@ -118,8 +119,8 @@ static inline void winograd_grad_transform_loop(const winograd_grad_job_t *s, lo
 }
 
 /* Sums of one row and panel of channels, sums[point * TILE], into `total`; the last ones to out. */
-static inline void winograd_grad_output_loop(const winograd_grad_job_t *s, const int32_t *sums, long row, long panel, int is_first,
-                        int is_last) {
+static inline void winograd_grad_output_loop(const winograd_grad_job_t *s, const int32_t *sums,
+                                             long row, long panel, int is_first, int is_last) {
     const winograd_grad_t *p = s->p;
     const long place = (row * s->lane_panels + panel) * FILTER_TAPS * NR;
     const long count = least(NR, p->channels - panel * NR);
@@ -148,9 +149,9 @@ static inline void winograd_grad_output_loop(const winograd_grad_job_t *s, const
     float f[FILTER_TAPS][NR];
     for (int t = 0; t < FILTER_TAPS; t++)
         for (int l = 0; l < NR; l++)
-            f[t][l] = fast ? (float)made[t][l] * scale
-                           : dequantize_one(s->widened ? wide[t * NR + l] : made[t][l],
-                                            p->exponent);
+            f[t][l] = fast
+                          ? (float)made[t][l] * scale
+                          : dequantize_one(s->widened ? wide[t * NR + l] : made[t][l], p->exponent);
     for (long l = 0; l < count; l++)
         for (int t = 0; t < FILTER_TAPS; t++) out[l * FILTER_TAPS + t] = f[t][l];
 }

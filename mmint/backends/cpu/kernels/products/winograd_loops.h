@@ -5,8 +5,8 @@
 #include "winograd_input.h"
 #include "winograd_parts.h"
 
-/* What each level writes itself: `made` to groups of two channels, for lanes first ... of `width`; and
- * f[element of a tile][tile] the other way round. */
+/* What each level writes itself: `made` to groups of two channels, for lanes first ... of `width`;
+ * and f[element of a tile][tile] the other way round. */
 static inline void pack_points(int32_t *to, long point_stride, int width, int first, long groups,
                                winograd_points_t *made);
 static inline void stage(float (*made)[16], const f8 *f);
@@ -52,7 +52,8 @@ INLINE void winograd_output_tile(v8 *y, const v8 *m) {
 /* ---- filters ---- */
 
 /* Panel `panel` of rows, to to[point * stride]. */
-static inline void winograd_filters_loop(const winograd_job_t *s, long panel, int32_t *to, long stride, winograd_points_t *made) {
+static inline void winograd_filters_loop(const winograd_job_t *s, long panel, int32_t *to,
+                                         long stride, winograd_points_t *made) {
     const winograd_t *p = s->p;
     for (long c = 0; c < p->channels; c += VECTOR, to += VECTOR / 2 * MR) {
         const long count = p->channels - c, groups = least(VECTOR / 2, (count + 1) / 2);
@@ -70,16 +71,15 @@ static inline void winograd_filters_loop(const winograd_job_t *s, long panel, in
 
 /* ---- inputs ---- */
 
-static inline void winograd_inputs_loop(const winograd_job_t *s, const winograd_places_t *at, int32_t *to, long stride,
-                        winograd_points_t *made) {
+static inline void winograd_inputs_loop(const winograd_job_t *s, const winograd_places_t *at,
+                                        int32_t *to, long stride, winograd_points_t *made) {
     const winograd_t *p = s->p;
     for (long c = 0; c < p->channels; c += VECTOR, to += VECTOR / 2 * NR) {
         const long count = p->channels - c, groups = least(VECTOR / 2, (count + 1) / 2);
         for (int first = 0; first < NR; first += 8) {
             for (int l = 0; l < 8; l++) {
                 v16 d[POINTS];
-                for (int i = 0; i < POINTS; i++)
-                    d[i] = load16(at->pixel[first + l][i] + c, count);
+                for (int i = 0; i < POINTS; i++) d[i] = load16(at->pixel[first + l][i] + c, count);
                 input_tile(d);
                 for (int i = 0; i < POINTS; i++) made->point[i][l] = d[i];
             }
@@ -96,8 +96,8 @@ INLINE s8 larger_lanes(s8 a, s8 b) {
 }
 
 /* Sums of one row, sums[point * TILE + lane], to float32. */
-static inline void winograd_outputs_loop(const winograd_job_t *s, const winograd_places_t *at, const int32_t *sums, long row,
-                         extent_t *seen) {
+static inline void winograd_outputs_loop(const winograd_job_t *s, const winograd_places_t *at,
+                                         const int32_t *sums, long row, extent_t *seen) {
     const winograd_t *p = s->p;
     const long offset = row * p->out_h * p->out_w, down = p->dilation_h * p->out_w;
     const long right = p->dilation_w;
