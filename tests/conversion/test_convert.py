@@ -216,11 +216,10 @@ def test_checkpoints_go_both_ways():
 def detector(name, head=None):
     """A detector of mmdet from its stock config, with ResNet-18 and without downloads."""
     pytest.importorskip('mmdet')
-    from mmdet.utils import register_all_modules
     from mmengine.hub import get_config
-    from mmengine.registry import MODELS
+    from mmengine.registry import MODELS, init_default_scope
 
-    register_all_modules()
+    init_default_scope('mmdet')
     cfg = get_config(f'mmdet::{name}').model
     cfg.backbone.update(depth=18, init_cfg=None)
     cfg.neck.in_channels = [64, 128, 256, 512]

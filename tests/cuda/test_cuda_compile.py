@@ -24,6 +24,10 @@ from mmint.backends.cuda.launcher import SOURCES, use_launcher, words_of
 from mmint.backends.errors import naming
 
 ARCHITECTURES = ['sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90a', 'sm_100', 'sm_120']
+# The sources ask only whether a GPU is older than sm_80: the oldest from there on, the newest and
+# the H100's stand for those that differ in nothing but ptxas.
+WHEN = dict.fromkeys(('sm_75', 'sm_90a', 'sm_120'), [pytest.mark.slow])
+WHEN |= dict.fromkeys(('sm_86', 'sm_89', 'sm_100'), [pytest.mark.exhaustive])
 CUDA = torch.device('cuda', 0)
 RESOURCES = re.compile(
     r"entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
@@ -72,8 +76,7 @@ def test_there_is_a_compiler():
 
 
 @pytest.mark.parametrize(
-    'architecture',
-    [pytest.param(a, marks=[] if a == 'sm_80' else pytest.mark.slow) for a in ARCHITECTURES],
+    'architecture', [pytest.param(name, marks=WHEN.get(name, [])) for name in ARCHITECTURES]
 )
 @pytest.mark.parametrize('source', sorted(path.name for path in SOURCES.glob('*.cu')))
 def test_kernels_compile(source, architecture, record_property):
