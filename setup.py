@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent
 BACKENDS = Path('mmint/backends')
 FLAGS = ['-O3', '-std=gnu11', '-fopenmp', '-fno-math-errno', '-Wall', '-Wextra', '-Wno-psabi']
 LINK = ['-fopenmp']
+DOCS = ['sphinx', 'myst-parser', 'furo']
 if os.environ.get('MMINT_SANITIZE'):
     CHECKS = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-g', '-O1']
     FLAGS, LINK = FLAGS + CHECKS, LINK + CHECKS[:1]
@@ -71,8 +72,9 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['mmint', 'mmint.*']),
     package_data={
+        'mmint': ['py.typed'],
         'mmint.backends': ['arithmetic/*.h'],
-        'mmint.backends.cpu': ['*.c', '*.h'],
+        'mmint.backends.cpu': ['kernels/**/*.c', 'kernels/**/*.h'],
         'mmint.backends.cuda': ['*.cu', '*.cuh'],
     },
     python_requires='>=3.10',
@@ -90,15 +92,16 @@ setup(
             'ftfy',
         ],
         'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
-        'dev': ['pytest', 'pytest-xdist', 'ruff'],
+        'docs': DOCS,
+        'dev': ['pytest', 'pytest-xdist', 'ruff', *DOCS],
         'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[
         Extension(
             'mmint.backends.cpu._kernels',
-            sources=files('cpu/*.c'),
-            depends=files('cpu/*.h') + files('arithmetic/*.h'),
-            include_dirs=[str(BACKENDS)],
+            sources=files('cpu/kernels/**/*.c'),
+            depends=files('cpu/kernels/**/*.h') + files('arithmetic/*.h'),
+            include_dirs=[str(BACKENDS), str(BACKENDS / 'cpu/kernels')],
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
             optional=True,

@@ -9,7 +9,9 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
     # shellcheck disable=SC1091
     source .venv/bin/activate
 fi
-inputs="$PWD $(cat setup.py tools/requirements.txt mmint/backends/cpu/*.[ch] mmint/backends/arithmetic/*.h | cksum)"
+kernels=$(find mmint/backends/arithmetic mmint/backends/cpu/kernels -name '*.[ch]' | sort)
+# shellcheck disable=SC2086
+inputs="$PWD $(cat setup.py tools/requirements.txt $kernels | cksum)"
 stamp="$VIRTUAL_ENV/.mmint-installed"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$inputs" ]; then
     if python -m pip show --quiet mmengine mmcv mmcv-lite mmdet 2>/dev/null; then

@@ -117,7 +117,7 @@ class IntGroupNorm(IntNorm, nn.GroupNorm):
 
 
 class IntLayerNorm(IntNorm, nn.LayerNorm):
-    """`torch.nn.LayerNorm` in integer arithmetic, of float32 (..., *normalized_shape).
+    """`torch.nn.LayerNorm` in integer arithmetic, of float32 ``(..., *normalized_shape)``.
 
     Takes the arguments of `torch.nn.LayerNorm` and ``bits`` (4..16, 8 unless given).
     """

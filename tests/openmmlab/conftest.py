@@ -15,3 +15,9 @@ def as_in_a_process_of_its_own():
     yield
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
+
+
+@pytest.fixture(autouse=True)
+def configs_are_written_as_they_come(monkeypatch):
+    """A runner formats its config with yapf four times, slower than a miniature run."""
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **style: (text, False))

@@ -6,7 +6,7 @@
 enum { SCALE_BITS = 22 };
 
 /* p * first + q * second + r, at 2**exponent. */
-typedef struct {
+typedef struct coefficients {
     int64_t p, q, r, exponent;
 } coefficients_t;
 

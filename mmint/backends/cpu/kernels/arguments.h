@@ -1,0 +1,223 @@
+/* Every kernel that Python calls, and the arguments of each, once.
+ *
+ * The structs that kernels take, their prototypes, the names by which Python gives arguments, and
+ * the module's functions are made of these lists. An argument is a word: POINTER(type, name), where
+ * a tensor's elements are, or INTEGER(name). Mantissas are int8, or int16 where `wide`; `threads`
+ * says how many to use. A pointer to what there may not be is NULL. */
+#ifndef MMINT_ARGUMENTS_H
+#define MMINT_ARGUMENTS_H
+
+#include "arithmetic/philox.h"
+
+/* KERNEL(name), or ALIKE(name, another kernel), which takes that one's arguments. */
+#define KERNELS(KERNEL, ALIKE)               \
+    KERNEL(add)                              \
+    KERNEL(avg_pool2d)                       \
+    ALIKE(avg_pool2d_grad, avg_pool2d)       \
+    KERNEL(channel_sum)                      \
+    KERNEL(conv2d)                           \
+    ALIKE(conv2d_input_grad, conv2d)         \
+    ALIKE(conv2d_weight_grad, conv2d)        \
+    KERNEL(dequantize)                       \
+    KERNEL(frozen_norm)                      \
+    KERNEL(frozen_norm_weight_grad)          \
+    KERNEL(layer_norm)                       \
+    KERNEL(layer_norm_grad)                  \
+    KERNEL(matmul)                           \
+    KERNEL(max_pool2d)                       \
+    ALIKE(max_pool2d_grad, max_pool2d)       \
+    KERNEL(norm)                             \
+    KERNEL(norm_grad)                        \
+    KERNEL(norm_weight_grad)                 \
+    KERNEL(planar)                           \
+    KERNEL(plane_products)                   \
+    KERNEL(plane_sums)                       \
+    KERNEL(quantize)                         \
+    KERNEL(relu)                             \
+    ALIKE(relu_grad, relu)                   \
+    KERNEL(sgd_step)                         \
+    KERNEL(update_running)
+
+/* ---- what several have ---- */
+
+/* Whether to round stochastically, and the name of the random bits. */
+#define RANDOM(INTEGER) \
+    INTEGER(stochastic) INTEGER(k0) INTEGER(k1) INTEGER(c1) INTEGER(c2) INTEGER(c3)
+#define RANDOM_OF(a) \
+    ((random_words){(a)->stochastic, (a)->k0, (a)->k1, (a)->c1, (a)->c2, (a)->c3})
+
+/* A mantissa and an exponent. */
+#define EPS(INTEGER) INTEGER(eps) INTEGER(eps_exponent)
+#define EPS_OF(a) wide_of((a)->eps, (int)(a)->eps_exponent)
+
+/* ---- elements ---- */
+
+/* float32 (images, channels, pixels) to mantissas, int8 ones as (images, pixels, channels). `top`:
+ * the largest magnitude, -1 where it is not known. Returns the exponent. */
+#define ARGUMENTS_quantize(POINTER, INTEGER)                                                      \
+    POINTER(const float, x) POINTER(void, out)                                                    \
+    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(bits) INTEGER(top) RANDOM(INTEGER)  \
+    INTEGER(threads)
+
+/* n integers of `size` bytes. */
+#define ARGUMENTS_dequantize(POINTER, INTEGER)                                                    \
+    POINTER(const void, x) POINTER(float, out)                                                    \
+    INTEGER(n) INTEGER(size) INTEGER(exponent) INTEGER(threads)
+
+/* Sums of mantissas (rows, channels) over rows. */
+#define ARGUMENTS_channel_sum(POINTER, INTEGER)                                                   \
+    POINTER(const void, x) POINTER(float, out)                                                    \
+    INTEGER(rows) INTEGER(channels) INTEGER(wide) INTEGER(exponent) INTEGER(threads)
+
+/* `out` may be x or y; a top that is not known is -1. Returns the top of the sum. */
+#define ARGUMENTS_add(POINTER, INTEGER)                                                           \
+    POINTER(const float, x) POINTER(const float, y) POINTER(float, out)                           \
+    INTEGER(n) INTEGER(bits) INTEGER(top_x) INTEGER(top_y) RANDOM(INTEGER) INTEGER(threads)
+
+/* Element i of `positive` is bit i % 8 of byte i / 8; `out` may be x, which is the incoming gradient
+ * of relu_grad. Both return the top of the result. */
+#define ARGUMENTS_relu(POINTER, INTEGER)                                                          \
+    POINTER(const float, x) POINTER(float, out) POINTER(uint8_t, positive)                        \
+    INTEGER(n) INTEGER(threads)
+
+/* `planes` images of height x width; `place` is row * kernel_w + column in the window. Of
+ * max_pool2d_grad x is the incoming gradient, `out` the input's. Both return the top of the result. */
+#define ARGUMENTS_max_pool2d(POINTER, INTEGER)                                                    \
+    POINTER(const float, x) POINTER(float, out) POINTER(uint8_t, place)                           \
+    INTEGER(planes) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)                  \
+    INTEGER(kernel_h) INTEGER(kernel_w) INTEGER(stride_h) INTEGER(stride_w)                       \
+    INTEGER(padding_h) INTEGER(padding_w) INTEGER(threads)
+
+/* `planes` images of height x width; rows[out_h][2], columns[out_w][2] (start and stop, inside the
+ * image) and reciprocals[out_h][out_w]. Of avg_pool2d_grad x is the incoming gradient, `out` the
+ * input's. Both return the top of the result. */
+#define ARGUMENTS_avg_pool2d(POINTER, INTEGER)                                                    \
+    POINTER(const void, x) POINTER(float, out) POINTER(const int64_t, rows)                       \
+    POINTER(const int64_t, columns) POINTER(const int64_t, reciprocals)                           \
+    INTEGER(planes) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)                  \
+    INTEGER(wide) INTEGER(exponent) INTEGER(threads)
+
+/* The update: param and grad are float32; `momentum` (NULL in the first step) and `out`, which takes
+ * the new one, are mantissas of `bits`. Factors are mantissas and exponents. Random bits are named
+ * for role 0. Returns the exponent of the new momentum. */
+#define ARGUMENTS_sgd_step(POINTER, INTEGER)                                                      \
+    POINTER(float, param) POINTER(const float, grad) POINTER(const void, momentum)                \
+    POINTER(void, out)                                                                            \
+    INTEGER(n) INTEGER(bits) INTEGER(momentum_exponent)                                           \
+    INTEGER(momentum_factor) INTEGER(momentum_factor_exponent)                                    \
+    INTEGER(weight_decay) INTEGER(weight_decay_exponent)                                          \
+    INTEGER(negative_lr) INTEGER(negative_lr_exponent)                                            \
+    INTEGER(nesterov) RANDOM(INTEGER) INTEGER(threads)
+
+/* ---- norms: mantissas (images, channels, pixels), parameters and statistics (channels,) ---- */
+
+/* int8 (images, pixels, channels) to (images, channels, pixels). */
+#define ARGUMENTS_planar(POINTER, INTEGER)                                                        \
+    POINTER(const int8_t, x) POINTER(int8_t, out)                                                 \
+    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(threads)
+
+/* out[2][planes]: sums of x and of its squares. */
+#define ARGUMENTS_plane_sums(POINTER, INTEGER)                                                    \
+    POINTER(const void, x) POINTER(int64_t, out)                                                  \
+    INTEGER(planes) INTEGER(pixels) INTEGER(wide) INTEGER(threads)
+
+/* out[2][planes]: sums of grad and of its products with x. */
+#define ARGUMENTS_plane_products(POINTER, INTEGER)                                                \
+    POINTER(const void, grad) POINTER(const void, x) POINTER(int64_t, out)                        \
+    INTEGER(planes) INTEGER(pixels) INTEGER(wide) INTEGER(threads)
+
+/* Sums are the totals of each group: `groups` in each image; 0: batch norm, where each channel is
+ * one through all images. `count` is a group's elements. Returns the top of the result. */
+#define ARGUMENTS_norm(POINTER, INTEGER)                                                          \
+    POINTER(const void, x) POINTER(const int64_t, sums)                                           \
+    POINTER(const float, weight) POINTER(const float, bias) POINTER(float, out)                   \
+    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
+    INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+
+/* products[2][channels] for batch norm, [2][images][channels] for group norm. Returns the top of the
+ * result. */
+#define ARGUMENTS_norm_grad(POINTER, INTEGER)                                                     \
+    POINTER(const void, grad) POINTER(const void, x) POINTER(const int64_t, sums)                 \
+    POINTER(const int64_t, products) POINTER(const float, weight) POINTER(float, out)             \
+    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
+    INTEGER(wide) INTEGER(grad_bits) INTEGER(bits) INTEGER(grad_exponent) INTEGER(exponent)       \
+    EPS(INTEGER) INTEGER(threads)
+
+/* For batch norm, images is 1. */
+#define ARGUMENTS_norm_weight_grad(POINTER, INTEGER)                                              \
+    POINTER(const int64_t, sums) POINTER(const int64_t, products)                                 \
+    POINTER(float, dweight) POINTER(float, dbias)                                                 \
+    INTEGER(images) INTEGER(channels) INTEGER(groups) INTEGER(count)                              \
+    INTEGER(grad_exponent) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+
+/* Changes mean and var also where it returns NOT_FINITE. */
+#define ARGUMENTS_update_running(POINTER, INTEGER)                                                \
+    POINTER(float, mean) POINTER(float, var) POINTER(const int64_t, sums)                         \
+    INTEGER(channels) INTEGER(count) INTEGER(exponent)                                            \
+    INTEGER(momentum) INTEGER(momentum_exponent) INTEGER(threads)
+
+/* mean NULL: the input's gradient, where x is the incoming one. Returns the top of the result. */
+#define ARGUMENTS_frozen_norm(POINTER, INTEGER)                                                   \
+    POINTER(const void, x) POINTER(const float, mean) POINTER(const float, var)                   \
+    POINTER(const float, weight) POINTER(const float, bias) POINTER(float, out)                   \
+    INTEGER(images) INTEGER(channels) INTEGER(pixels)                                             \
+    INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+
+#define ARGUMENTS_frozen_norm_weight_grad(POINTER, INTEGER)                                       \
+    POINTER(const int64_t, products) POINTER(const float, mean) POINTER(const float, var)         \
+    POINTER(float, dweight)                                                                       \
+    INTEGER(channels) INTEGER(grad_exponent) INTEGER(exponent) EPS(INTEGER)
+
+/* Rows of `size` elements; sums[2][rows] are written. Returns the top of the result. */
+#define ARGUMENTS_layer_norm(POINTER, INTEGER)                                                    \
+    POINTER(const void, x) POINTER(const float, weight) POINTER(const float, bias)                \
+    POINTER(float, out) POINTER(int64_t, sums)                                                    \
+    INTEGER(rows) INTEGER(size) INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER)        \
+    INTEGER(threads)
+
+#define ARGUMENTS_layer_norm_grad(POINTER, INTEGER)                                               \
+    POINTER(const void, grad) POINTER(const void, x) POINTER(const int64_t, sums)                 \
+    POINTER(const float, weight) POINTER(float, out) POINTER(float, dweight)                      \
+    POINTER(float, dbias)                                                                         \
+    INTEGER(rows) INTEGER(size) INTEGER(wide) INTEGER(grad_bits) INTEGER(bits)                    \
+    INTEGER(grad_exponent) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+
+/* ---- products ---- */
+
+/* The largest magnitude of one product, the products' exponent, and the bias of the result's
+ * channels. Kernels with a bias return `extent_result` (products/extent.h). */
+#define PRODUCTS(POINTER, INTEGER)                                                                \
+    INTEGER(wide) INTEGER(largest) INTEGER(exponent)                                              \
+    POINTER(const float, bias) INTEGER(bias_length) RANDOM(INTEGER) INTEGER(threads)
+
+/* x (n, h, w, c), weight (o, kernel_h, kernel_w, c / groups), grad (n, out_h, out_w, o), of which
+ * each kernel takes two; the weight gradient takes no bias and returns a status. */
+#define ARGUMENTS_conv2d(POINTER, INTEGER)                                                        \
+    POINTER(const void, x) POINTER(const void, weight) POINTER(const void, grad)                  \
+    POINTER(float, out)                                                                           \
+    INTEGER(n) INTEGER(c) INTEGER(h) INTEGER(w) INTEGER(o) INTEGER(kernel_h) INTEGER(kernel_w)    \
+    INTEGER(out_h) INTEGER(out_w) INTEGER(stride_h) INTEGER(stride_w) INTEGER(pad_h)              \
+    INTEGER(pad_w) INTEGER(dilation_h) INTEGER(dilation_w) INTEGER(groups)                        \
+    PRODUCTS(POINTER, INTEGER)
+
+/* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. */
+#define ARGUMENTS_matmul(POINTER, INTEGER)                                                        \
+    POINTER(const void, a) POINTER(const void, b) POINTER(float, out)                             \
+    INTEGER(batch) INTEGER(m) INTEGER(k) INTEGER(n)                                               \
+    INTEGER(a_batch) INTEGER(a_row) INTEGER(a_column)                                             \
+    INTEGER(b_batch) INTEGER(b_row) INTEGER(b_column)                                             \
+    PRODUCTS(POINTER, INTEGER)
+
+/* ---- structs and prototypes ---- */
+
+#define MMINT_POINTER(type, name) type *name;
+#define MMINT_INTEGER(name) int64_t name;
+#define MMINT_KERNEL(name)                                                     \
+    typedef struct {                                                           \
+        ARGUMENTS_##name(MMINT_POINTER, MMINT_INTEGER)                         \
+    } name##_args;                                                             \
+    int64_t name(const name##_args *a);
+#define MMINT_ALIKE(name, other) int64_t name(const other##_args *a);
+KERNELS(MMINT_KERNEL, MMINT_ALIKE)
+
+#endif

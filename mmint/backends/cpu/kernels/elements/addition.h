@@ -1,0 +1,16 @@
+/* An addition of two tensors, prepared. */
+#ifndef MMINT_ADDITION_H
+#define MMINT_ADDITION_H
+
+#include "arithmetic/addition.h"
+#include "random.h"
+
+typedef struct addition {
+    const float *x[2];
+    addition_t plan;
+    int usual; /* do powers of two and int32 do? See addition.c. */
+    int stochastic;
+    philox_key key;
+} sum_t;
+
+#endif

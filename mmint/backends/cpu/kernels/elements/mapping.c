@@ -1,0 +1,181 @@
+/* float32 to mantissas and back: paper sections 3.1 and 3.2, bit for bit as reference/mapping.py.
+ *
+ * Elements are mapped in their logical order, which numbers the random bits; mantissas of images
+ * are then transposed to channels-last, where the products read them. */
+#include "mapping.h"
+
+#include "arguments.h"
+#include "arithmetic/mapping.h"
+#include "levels/level.h"
+#include "memory.h"
+#include "status.h"
+
+enum { CHUNK = 1 << 15 };
+
+uint32_t top_magnitude(const float *x, long n, int threads) {
+    uint32_t top = 0;
+    const long chunks = div_up(n, CHUNK);
+#pragma omp parallel for num_threads(threads) reduction(max : top) if (chunks > 2)
+    for (long c = 0; c < chunks; c++) {
+        const uint32_t here =
+            level->top((const uint32_t *)x + c * CHUNK, least(CHUNK, n - c * CHUNK));
+        if (here > top) top = here;
+    }
+    return top;
+}
+
+void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
+               int threads) {
+    const long chunks = div_up(n, CHUNK);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
+    for (long c = 0; c < chunks; c++)
+        level->round(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
+                     least(CHUNK, n - c * CHUNK), exponent, wide, key);
+}
+
+/* ---- (C, pixels) to (pixels, C), bytes ---- */
+
+void channels_last(const int8_t *from, int8_t *to, long images, long channels, long pixels,
+                   int threads) {
+    const long strip = 256, strips = div_up(pixels, strip);
+#pragma omp parallel for num_threads(threads) if (images * channels * pixels > CHUNK)
+    for (long j = 0; j < images * strips; j++) {
+        const long base = j / strips * channels * pixels, p = j % strips * strip;
+        level->transpose(from + base + p, pixels, to + base + p * channels, channels, channels,
+                  least(strip, pixels - p));
+    }
+}
+
+/* ---- both: mapped in blocks that stay in the cache, a whole cache line of channels at a time ---- */
+
+enum { BLOCK_CHANNELS = 64, BLOCK_PIXELS = 2048 };
+
+static int round_channels_last(const float *x, int8_t *out, long images, long channels, long pixels,
+                               int exponent, const philox_key *key, int threads) {
+    const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
+    const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
+    const long row = pixels == size ? size : size + 64;
+    int failed = 0;
+#pragma omp parallel num_threads(threads) if (jobs > 1)
+    {
+        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + 64);
+        if (!block) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (long job = 0; job < jobs; job++) {
+            if (!block) continue;
+            const long n = job / (parts * strips), c = job / strips % parts * BLOCK_CHANNELS;
+            const long p = job % strips * size, count = least(size, pixels - p);
+            const long here = least(BLOCK_CHANNELS, channels - c);
+            const long first = (n * channels + c) * pixels + p;
+            int8_t *to = out + (n * pixels + p) * channels + c;
+            if (strips == 1) { /* the channels follow each other */
+                const long from = first / 64 * 64;
+                level->round(x + from, block, from, first - from + here * pixels, exponent, 0, key);
+                level->transpose(block + (first - from), pixels, to, channels, here, pixels);
+                continue;
+            }
+            for (long i = 0; i < here; i++) {
+                const long at = first + i * pixels, from = at / 64 * 64;
+                level->round(x + from, block + i * row, from, at - from + count, exponent, 0, key);
+                if (at > from) memmove(block + i * row, block + i * row + (at - from), (size_t)count);
+            }
+            level->transpose(block, row, to, channels, here, count);
+        }
+        free(block);
+    }
+    return failed ? NO_MEMORY : OK;
+}
+
+int64_t quantize(const quantize_args *a) {
+    const philox_key key = key_of(RANDOM_OF(a));
+    const long n = a->images * a->channels * a->pixels;
+    const int wide = a->bits > 8, threads = (int)a->threads;
+    const int transposed = !wide && a->channels > 1 && a->pixels > 1;
+    const float *x = a->x;
+    const uint32_t top = a->top < 0 ? top_magnitude(x, n, threads) : (uint32_t)a->top;
+    if (!is_finite(top)) return NOT_FINITE;
+    const int exponent = exponent_of(top, (int)a->bits);
+    const philox_key *drawn = a->stochastic ? &key : NULL;
+    if (!transposed)
+        round_all(x, a->out, n, exponent, wide, drawn, threads);
+    else if (round_channels_last(x, a->out, a->images, a->channels, a->pixels, exponent,
+                                 drawn, threads))
+        return NO_MEMORY;
+    return exponent;
+}
+
+/* ---- back ---- */
+
+INLINE int64_t integer_at(const void *x, long i, int size) {
+    return size == 1   ? ((const int8_t *)x)[i]
+           : size == 2 ? ((const int16_t *)x)[i]
+           : size == 4 ? ((const int32_t *)x)[i]
+                       : ((const int64_t *)x)[i];
+}
+
+#define DEQUANTIZE_RUN(type)                                                     \
+    for (long i = 0; i < n; i++) out[i] = (float)((const type *)x)[i] * scale; \
+    break
+
+void dequantize_some(const void *x, float *out, long n, int size, int64_t exponent) {
+    if (size < 8 && scale_is_exact(exponent, SCALED_INT32)) {
+        const float scale = scale_of((int)exponent);
+        switch (size) {
+        case 1: DEQUANTIZE_RUN(int8_t);
+        case 2: DEQUANTIZE_RUN(int16_t);
+        default: DEQUANTIZE_RUN(int32_t);
+        }
+        return;
+    }
+    const int at = clamped_exponent(exponent);
+    for (long i = 0; i < n; i++) out[i] = dequantize_one(integer_at(x, i, size), at);
+}
+
+int64_t dequantize(const dequantize_args *a) {
+    const long chunks = div_up(a->n, CHUNK);
+#pragma omp parallel for num_threads((int)a->threads) if (chunks > 1)
+    for (long c = 0; c < chunks; c++)
+        dequantize_some((const char *)a->x + a->size * c * CHUNK, a->out + c * CHUNK,
+                        least(CHUNK, a->n - c * CHUNK), (int)a->size, a->exponent);
+    return OK;
+}
+
+/* ---- sums over rows of a (rows, channels) matrix ---- */
+
+int64_t channel_sum(const channel_sum_args *a) {
+    enum { PART = 1 << 13 };
+    const long channels = a->channels, parts = div_up(a->rows, PART);
+    int64_t *total = calloc((size_t)channels + 1, sizeof *total);
+    int failed = !total;
+#pragma omp parallel num_threads((int)a->threads) if (a->rows * channels > CHUNK)
+    {
+        int32_t *sum = allocate((size_t)channels * 4);
+        if (!sum) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for
+        for (long part = 0; part < parts; part++) {
+            if (failed) continue;
+            memset(sum, 0, (size_t)channels * 4);
+            for (long r = part * PART; r < least(a->rows, (part + 1) * PART); r++) {
+                if (a->wide) {
+                    const int16_t *row = (const int16_t *)a->x + r * channels;
+                    for (long c = 0; c < channels; c++) sum[c] += row[c];
+                } else {
+                    const int8_t *row = (const int8_t *)a->x + r * channels;
+                    for (long c = 0; c < channels; c++) sum[c] += row[c];
+                }
+            }
+#pragma omp critical
+            for (long c = 0; c < channels; c++) total[c] += sum[c];
+        }
+        free(sum);
+    }
+    if (!failed) dequantize_some(total, a->out, channels, 8, a->exponent);
+    free(total);
+    return failed ? NO_MEMORY : OK;
+}

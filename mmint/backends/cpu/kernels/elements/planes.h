@@ -1,0 +1,18 @@
+/* Images plane by plane: mantissas (N, C, P), P the product of the spatial sizes. */
+#ifndef MMINT_PLANES_H
+#define MMINT_PLANES_H
+
+#include "arithmetic/coefficients.h"
+
+/* Two tensors of mantissas (the second may be NULL), and float32 of their shape. */
+typedef struct {
+    const void *first, *second;
+    float *out;
+    long images, channels, pixels;
+    int wide, threads;
+} planes_t;
+
+/* Coefficients [channels], or [images][channels]; returns the largest magnitude written. */
+uint32_t combine(const planes_t *planes, const coefficients_t *coefficients, int per_image);
+
+#endif

@@ -1,0 +1,519 @@
+/* AVX2 and FMA. */
+#include "machine.h"
+
+#if MMINT_X86
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+/* All functions of this file are for these instructions. */
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+#include "avx2_philox.h"
+#include "avx2_rounding.h"
+#include "avx2_tile.h"
+#include "avx2_transpose.h"
+#include "level.h"
+#include "portable_packing.h"
+#include "elements/addition_loops.h"
+#include "elements/activation_loops.h"
+#include "elements/layer_norm_loops.h"
+#include "elements/mapping_loops.h"
+#include "elements/planes_loops.h"
+#include "elements/pooling_loops.h"
+#include "elements/sgd_loops.h"
+#include "products/depthwise_loops.h"
+#include "products/winograd_grad_loops.h"
+#include "products/winograd_loops.h"
+
+/* ---- the pieces that each level writes itself ---- */
+
+INLINE int32_t lanes_sum(__m256i v) {
+    int32_t lanes[8], total = 0;
+    STORE(lanes, v);
+    for (int l = 0; l < 8; l++) total += lanes[l];
+    return total;
+}
+
+static inline void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (long i = 0; i < n; i += SUM_BLOCK) {
+        const long end = least(n, i + SUM_BLOCK);
+        __m256i plain = _mm256_setzero_si256(), even = plain, odd = plain;
+        long j = i;
+        for (; j + 32 <= end; j += 32) {
+            const __m256i a0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(a + j)));
+            const __m256i a1 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(a + j + 16)));
+            const __m256i b0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(b + j)));
+            const __m256i b1 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(b + j + 16)));
+            even = _mm256_add_epi32(even, _mm256_madd_epi16(a0, b0));
+            odd = _mm256_add_epi32(odd, _mm256_madd_epi16(a1, b1));
+            plain = _mm256_add_epi32(plain, _mm256_madd_epi16(_mm256_add_epi16(a0, a1), ones));
+        }
+        sum[0] += lanes_sum(plain);
+        sum[1] += lanes_sum(_mm256_add_epi32(even, odd));
+        if (j < end) sums8_loop(a + j, b + j, end - j, sum);
+    }
+}
+INLINE __m256i add_widened(__m256i sum, __m256i v) {
+    const __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(v));
+    const __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(v, 1));
+    return _mm256_add_epi64(sum, _mm256_add_epi64(low, high));
+}
+
+/* g * x is int16, and two of its products with weights are below 2**31. */
+static inline void product_sums8(const int8_t *grad, const int8_t *x,
+                                           const int16_t *weight, long n, int64_t *sum) {
+    __m256i plain = _mm256_setzero_si256(), product = plain;
+    long i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256i g = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(grad + i)));
+        const __m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(x + i)));
+        const __m256i w = LOAD(weight + i), gv = _mm256_mullo_epi16(g, v);
+        plain = add_widened(plain, _mm256_madd_epi16(w, g));
+        product = add_widened(product, _mm256_madd_epi16(w, gv));
+    }
+    int64_t lanes[2][4];
+    STORE(lanes[0], plain);
+    STORE(lanes[1], product);
+    for (int k = 0; k < 2; k++)
+        for (int l = 0; l < 4; l++) sum[k] += lanes[k][l];
+    product_sums_rest(grad, x, weight, i, n, sum, 0);
+}
+static inline void draw(const philox_key *key, uint64_t group, uint16_t *out) {
+    __m256i words[4];
+    philox_vectors(key, group, words);
+    memcpy(out, words, sizeof words);
+}
+
+static inline void pack_points(int32_t *to, long point_stride, int width, int first,
+                                         long groups, winograd_points_t *made) {
+    to += first;
+    for (int point = 0; point < POINTS; point++, to += point_stride) {
+        __m256i v[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) v[i] = LOAD(&made->point[point][i]);
+        transpose8(v);
+        for (long g = 0; g < groups; g++) {
+            if (width == MR)
+                store6((int16_t *)(to + g * width), v[g]);
+            else
+                STORE(to + g * width, v[g]);
+        }
+    }
+}
+
+static inline void stage(float (*made)[16], const f8 *f) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m256 a = (__m256)f[4 * i], b = (__m256)f[4 * i + 1];
+        const __m256 c = (__m256)f[4 * i + 2], d = (__m256)f[4 * i + 3];
+        const __m256d ab = (__m256d)_mm256_unpacklo_ps(a, b);
+        const __m256d AB = (__m256d)_mm256_unpackhi_ps(a, b);
+        const __m256d cd = (__m256d)_mm256_unpacklo_ps(c, d);
+        const __m256d CD = (__m256d)_mm256_unpackhi_ps(c, d);
+        const __m256 tiles[4] = {
+            (__m256)_mm256_unpacklo_pd(ab, cd), (__m256)_mm256_unpackhi_pd(ab, cd),
+            (__m256)_mm256_unpacklo_pd(AB, CD), (__m256)_mm256_unpackhi_pd(AB, CD)};
+#pragma GCC unroll 4
+        for (int l = 0; l < 4; l++) {
+            _mm_storeu_ps(made[l] + 4 * i, _mm256_castps256_ps128(tiles[l]));
+            _mm_storeu_ps(made[l + 4] + 4 * i, _mm256_extractf128_ps(tiles[l], 1));
+        }
+    }
+}
+
+/* ---- tiles ---- */
+
+#define MULTIPLY_AVX2(r)                                              \
+    {                                                                 \
+        const __m256i t = _mm256_set1_epi32(a[r]);                    \
+        x##r = _mm256_add_epi32(x##r, _mm256_madd_epi16(t, b0));      \
+        y##r = _mm256_add_epi32(y##r, _mm256_madd_epi16(t, b1));      \
+    }
+static void tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
+
+/* ---- packing ---- */
+
+INLINE void pack_rows_avx2_body(int16_t *dst, const void *const *rows, int lanes,
+                                            long length, int wide) {
+    for (int first = 0; first < lanes; first += 8) {
+        const int here = lanes - first < 8 ? lanes - first : 8;
+        for (long k = 0; k < length; k += 16) {
+            const long left = length - k;
+            __m256i v[8];
+            int16_t rest[16];
+#pragma GCC unroll 8
+            for (int l = 0; l < 8; l++) {
+                if (l >= here) {
+                    v[l] = _mm256_setzero_si256();
+                } else if (left >= 16) {
+                    v[l] = wide ? LOAD((const int16_t *)rows[first + l] + k)
+                                : _mm256_cvtepi8_epi16(_mm_loadu_si128(
+                                      (const void *)((const int8_t *)rows[first + l] + k)));
+                } else {
+                    for (int i = 0; i < 16; i++)
+                        rest[i] = i >= left ? 0
+                                  : wide    ? ((const int16_t *)rows[first + l])[k + i]
+                                            : ((const int8_t *)rows[first + l])[k + i];
+                    v[l] = LOAD(rest);
+                }
+            }
+            transpose8(v);
+            int16_t *to = dst + (k * lanes + 2 * first);
+            const long groups = left >= 16 ? 8 : (left + 1) / 2;
+            for (int g = 0; g < groups; g++) {
+                if (here == 6)
+                    store6(to + g * 2 * lanes, v[g]);
+                else
+                    STORE(to + g * 2 * lanes, v[g]);
+            }
+        }
+    }
+}
+
+static void pack_rows_avx2(int16_t *dst, const void *const *rows, int lanes,
+                                       long length, int wide) {
+    if (lanes == MR)
+        wide ? pack_rows_avx2_body(dst, rows, MR, length, 1)
+             : pack_rows_avx2_body(dst, rows, MR, length, 0);
+    else
+        wide ? pack_rows_avx2_body(dst, rows, NR, length, 1)
+             : pack_rows_avx2_body(dst, rows, NR, length, 0);
+}
+
+/* `count` bytes and zeros up to 8. */
+INLINE uint64_t load8(const uint8_t *p, int count) {
+    uint64_t all = 0;
+    uint32_t low, high;
+    if (count >= 8) {
+        memcpy(&all, p, 8);
+    } else if (count >= 4) { /* two halves that overlap */
+        memcpy(&low, p, 4);
+        memcpy(&high, p + count - 4, 4);
+        all = low | (uint64_t)high << 8 * (count - 4);
+    } else {
+        for (int i = 0; i < count; i++) all |= (uint64_t)p[i] << 8 * i;
+    }
+    return all;
+}
+
+/* `count` bytes and zeros up to 16. */
+INLINE __m128i load_some(const void *p, int count) {
+    return _mm_set_epi64x((long long)load8((const uint8_t *)p + 8, count - 8),
+                          (long long)load8(p, count));
+}
+
+static void pack_columns_avx2(int16_t *dst, const void *const *columns, long length,
+                                          int lanes, int count, int wide) {
+    const long whole = wide ? 0 : length / 2;
+    if (lanes == MR && count >= 8) { /* eight lanes are there to be read: two too many are stored, */
+        for (long g = 0; g < whole; g++, dst += 2 * MR) { /* and overwritten by the next six */
+            const __m128i pairs = _mm_unpacklo_epi8(_mm_loadl_epi64(columns[2 * g]),
+                                                    _mm_loadl_epi64(columns[2 * g + 1]));
+            if (g + 1 < whole)
+                STORE(dst, _mm256_cvtepi8_epi16(pairs));
+            else
+                store6(dst, _mm256_cvtepi8_epi16(pairs));
+        }
+    } else if (lanes == MR) {
+        const int here = count < MR ? count : MR;
+        for (long g = 0; g < whole; g++, dst += 2 * MR)
+            store6(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(
+                            load_some(columns[2 * g], here), load_some(columns[2 * g + 1], here))));
+    } else {
+        for (long g = 0; g < whole; g++, dst += 2 * NR) {
+            __m128i u0, u1;
+            if (count >= NR) {
+                u0 = _mm_loadu_si128(columns[2 * g]);
+                u1 = _mm_loadu_si128(columns[2 * g + 1]);
+            } else {
+                u0 = load_some(columns[2 * g], count);
+                u1 = load_some(columns[2 * g + 1], count);
+            }
+            STORE(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(u0, u1)));
+            STORE(dst + 16, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(u0, u1)));
+        }
+    }
+    if (2 * whole < length)
+        pack_columns_loop(dst, columns + 2 * whole, length - 2 * whole, lanes, count, wide);
+}
+
+/* ---- mapping ---- */
+
+static uint32_t top_avx2(const uint32_t *x, long n) {
+    const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i t0 = _mm256_setzero_si256(), t1 = t0, t2 = t0, t3 = t0;
+    long i = 0;
+#define STEP(t, o)                                                                     \
+    t = _mm256_max_epu32(t, _mm256_and_si256(mask, _mm256_loadu_si256((const void *)(x + i + o))))
+    for (; i + 32 <= n; i += 32) {
+        STEP(t0, 0);
+        STEP(t1, 8);
+        STEP(t2, 16);
+        STEP(t3, 24);
+    }
+#undef STEP
+    uint32_t lanes[8], top = top_loop(x + i, n - i);
+    t0 = _mm256_max_epu32(_mm256_max_epu32(t0, t1), _mm256_max_epu32(t2, t3));
+    _mm256_storeu_si256((void *)lanes, t0);
+    for (int l = 0; l < 8; l++) top = lanes[l] > top ? lanes[l] : top;
+    return top;
+}
+
+/* 64 elements, whose random bits are `words`; draws those of the group `next`. */
+INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next,
+                                         __m256 scale, int wide, const philox_key *key) {
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    __m256i made[2], half = _mm256_setzero_si256();
+    philox_lanes lanes;
+    if (key) lanes = philox_start(key, next);
+#pragma GCC unroll 10
+    for (int j = 0; j < PHILOX_ROUNDS; j++) {
+        if (key) philox_lanes_round(&lanes, key, j);
+        if (j >= 8) continue;
+        const __m256i drawn = drawn_half(words[j / 2], j % 2);
+        made[j % 2] = mantissas(_mm256_loadu_ps(x + 8 * j), scale, drawn, key != NULL);
+        if (j % 2 == 0) continue;
+        const __m256i packed = _mm256_packs_epi32(made[0], made[1]);
+        if (wide)
+            STORE((int16_t *)out + 8 * (j - 1), _mm256_permute4x64_epi64(packed, 0xD8));
+        else if (j % 4 == 1)
+            half = packed;
+        else
+            STORE((int8_t *)out + 8 * (j - 3),
+                  _mm256_permutevar8x32_epi32(_mm256_packs_epi16(half, packed), order));
+    }
+    if (key) philox_lanes_words(&lanes, words);
+}
+
+#define ROUND_RUN(name, WIDE, KEY)                                                                 \
+    static void name(const float *x, void *out, long first, long n, int exponent,      \
+                                 const philox_key *key) {                                          \
+        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                         \
+        const int size = (WIDE) ? 2 : 1;                                                           \
+        uint64_t next = (uint64_t)first / 64;                                                      \
+        __m256i words[4] = {_mm256_setzero_si256()};                                               \
+        long i = 0;                                                                                \
+        if (KEY) philox_vectors(key, next, words);                                                    \
+        for (; i + 64 <= n; i += 64)                                                               \
+            round_block(x + i, (char *)out + size * i, words, ++next, scale, WIDE, KEY);      \
+        if (i < n) {                                                                               \
+            float rest[64] = {0};                                                                  \
+            int16_t made[64];                                                                      \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                              \
+            round_block(rest, made, words, ++next, scale, WIDE, KEY);                         \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                        \
+        }                                                                                          \
+    }
+ROUND_RUN(round_stochastic8, 0, key)
+ROUND_RUN(round_stochastic16, 1, key)
+ROUND_RUN(round_even8, 0, NULL)
+ROUND_RUN(round_even16, 1, NULL)
+
+static void round_avx2(const float *x, void *out, long first, long n, int exponent, int wide,
+                       const philox_key *key) {
+    if (!scale_does(exponent))
+        round_loop(x, out, first, n, exponent, wide, key);
+    else if (key)
+        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, exponent, key);
+    else
+        (wide ? round_even16 : round_even8)(x, out, first, n, exponent, NULL);
+}
+
+/* 16 x 16 bytes: four rounds of interleaving rows i and i + 8. */
+INLINE void transpose16(const int8_t *from, long from_row, int8_t *to, long to_row) {
+    __m128i a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm_loadu_si128((const void *)(from + i * from_row));
+#pragma GCC unroll 4
+    for (int round = 0; round < 4; round++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
+            b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) a[i] = b[i];
+    }
+    for (int i = 0; i < 16; i++) _mm_storeu_si128((void *)(to + i * to_row), a[i]);
+}
+
+static void transpose_avx2(const int8_t *from, long from_row, int8_t *to, long to_row,
+                                       long channels, long pixels) {
+    const long full_c = channels / 16 * 16, full_p = pixels / 16 * 16;
+    for (long p = 0; p < full_p; p += 16)
+        for (long c = 0; c < full_c; c += 16)
+            transpose16(from + c * from_row + p, from_row, to + p * to_row + c, to_row);
+    for (long p = 0; p < pixels; p++)
+        for (long c = p < full_p ? full_c : 0; c < channels; c++)
+            to[p * to_row + c] = from[c * from_row + p];
+}
+
+/* ---- addition ---- */
+
+/* Of the operand of the higher exponent, which goes left, and of the other one. */
+typedef struct {
+    __m256 scale[2], back;
+    __m128i alignment;
+    __m256i flip, top;
+} lanes_t;
+
+/* Two to a 32-bit lane. */
+INLINE void draw_flipped(const lanes_t *l, const philox_lanes *drawn, __m256i *words) {
+    philox_lanes_words(drawn, words);
+    for (int w = 0; w < 4; w++) words[w] = _mm256_xor_si256(words[w], l->flip);
+}
+
+/* Eight elements, with `drawn` (of two of such vectors, `half` says which). */
+INLINE void add8(lanes_t *l, const float *x, const float *y, float *out,
+                                  __m256i words, int half, int stochastic) {
+    __m256i drawn = _mm256_setzero_si256(), inverse = drawn;
+    if (stochastic) {
+        drawn = drawn_half(words, half);
+        inverse = _mm256_xor_si256(drawn, _mm256_set1_epi32(0xFFFF));
+    }
+    const __m256i high = mantissas(_mm256_loadu_ps(x), l->scale[0], drawn, stochastic);
+    const __m256i low = mantissas(_mm256_loadu_ps(y), l->scale[1], inverse, stochastic);
+    const __m256i total = _mm256_add_epi32(_mm256_sll_epi32(high, l->alignment), low);
+    const __m256 made = _mm256_mul_ps(_mm256_cvtepi32_ps(total), l->back);
+    const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), made);
+    l->top = _mm256_max_epu32(l->top, _mm256_castps_si256(magnitude));
+    _mm256_storeu_ps(out, made);
+}
+
+/* Elements of `group`, whose random bits are `words`; draws those of the next group. */
+INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out,
+                                      uint64_t group, __m256i *words, const philox_key *key) {
+    philox_lanes next;
+    if (key) next = philox_start(key, group + 1);
+#pragma GCC unroll 10
+    for (int j = 0; j < PHILOX_ROUNDS; j++) {
+        if (key) philox_lanes_round(&next, key, j);
+        if (j >= 8) continue;
+        add8(l, x + 8 * j, y + 8 * j, out + 8 * j, words[j / 2], j % 2, key != NULL);
+    }
+    if (key) draw_flipped(l, &next, words);
+}
+
+INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n,
+                                          const philox_key *key) {
+    const addition_t *a = &s->plan;
+    const int higher = !a->counts[0] || (a->counts[1] && a->exponent[1] > a->exponent[0]);
+    const float *x = s->x[higher], *y = s->x[!higher];
+    lanes_t l = {.back = _mm256_set1_ps(scale_of(a->low)),
+                 .alignment = _mm_cvtsi32_si128(a->high - a->low),
+                 .flip = _mm256_set1_epi16((short)seen_by(higher, 0)),
+                 .top = _mm256_setzero_si256()};
+    for (int i = 0; i < 2; i++) {
+        const int t = i ? !higher : higher;
+        l.scale[i] = a->counts[t] ? rounding_scale(a->exponent[t], key != NULL)
+                                  : _mm256_setzero_ps();
+    }
+    __m256i words[4] = {_mm256_setzero_si256()};
+    if (key) {
+        philox_vectors(key, (uint64_t)first / GROUP, words);
+        for (int w = 0; w < 4; w++) words[w] = _mm256_xor_si256(words[w], l.flip);
+    }
+    long i = first;
+    for (; i + GROUP <= first + n; i += GROUP)
+        add_span(&l, x + i, y + i, out + i, (uint64_t)i / GROUP, words, key);
+    if (i < first + n) {
+        const size_t size = sizeof(float) * (size_t)(first + n - i);
+        float rest[2][GROUP] = {{0}};
+        memcpy(rest[0], x + i, size);
+        memcpy(rest[1], y + i, size);
+        add_span(&l, rest[0], rest[1], rest[0], (uint64_t)i / GROUP, words, key);
+        memcpy(out + i, rest[0], size);
+    }
+    uint32_t lanes[8], top = 0;
+    _mm256_storeu_si256((void *)lanes, l.top);
+    for (int j = 0; j < 8; j++) top = lanes[j] > top ? lanes[j] : top;
+    return top;
+}
+
+static uint32_t add_avx2(const sum_t *s, float *out, long first, long n) {
+    if (!s->usual) return add_loop(s, out, first, n);
+    return s->stochastic ? add_usual(s, out, first, n, &s->key)
+                         : add_usual(s, out, first, n, NULL);
+}
+
+/* ---- ReLU ---- */
+
+INLINE __m256i larger(__m256i top, __m256 made) {
+    const __m256i magnitude = _mm256_and_si256((__m256i)made, _mm256_set1_epi32(0x7FFFFFFF));
+    return _mm256_max_epu32(top, magnitude);
+}
+
+INLINE uint32_t largest(__m256i top) {
+    uint32_t lanes[8];
+    _mm256_storeu_si256((void *)lanes, top);
+    return top_loop(lanes, 8);
+}
+
+static uint32_t relu_avx2(const float *x, float *out, uint8_t *positive, long n) {
+    const __m256 zero = _mm256_setzero_ps();
+    __m256i seen = _mm256_setzero_si256();
+    long i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        positive[i / 8] = (uint8_t)_mm256_movemask_ps(_mm256_cmp_ps(v, zero, _CMP_GT_OQ));
+        /* not v < 0, so that NaN and -0 stay, as in PyTorch */
+        const __m256 negative = _mm256_cmp_ps(v, zero, _CMP_LT_OQ);
+        const __m256 made = _mm256_andnot_ps(negative, v);
+        _mm256_storeu_ps(out + i, made);
+        seen = larger(seen, made);
+    }
+    return relu_rest(x, out, positive, i, n, largest(seen));
+}
+
+static uint32_t relu_grad_avx2(const float *g, float *out, const uint8_t *positive, long n) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i seen = _mm256_setzero_si256();
+    long i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256i bits = _mm256_and_si256(_mm256_set1_epi32(positive[i / 8]), bit);
+        const __m256 kept = _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit));
+        const __m256 made = _mm256_and_ps(kept, _mm256_loadu_ps(g + i));
+        _mm256_storeu_ps(out + i, made);
+        seen = larger(seen, made);
+    }
+    return relu_grad_rest(g, out, positive, i, n, largest(seen));
+}
+
+void fill_avx2(level_t *t) {
+    t->name = "avx2";
+    t->tile = tile_avx2;
+    t->pack_rows = pack_rows_avx2;
+    t->pack_columns = pack_columns_avx2;
+    t->add_products = add_products_loop;
+    t->finish_row = finish_row_loop;
+    t->winograd_filters = winograd_filters_loop;
+    t->winograd_inputs = winograd_inputs_loop;
+    t->winograd_outputs = winograd_outputs_loop;
+    t->winograd_grad_transform = winograd_grad_transform_loop;
+    t->winograd_grad_output = winograd_grad_output_loop;
+    t->top = top_avx2;
+    t->round = round_avx2;
+    t->transpose = transpose_avx2;
+    t->add = add_avx2;
+    t->relu = relu_avx2;
+    t->relu_grad = relu_grad_avx2;
+    t->sums8 = sums8;
+    t->combine8 = combine8_loop;
+    t->layer_norm = layer_norm_loop;
+    t->layer_norm_grad = layer_norm_grad_loop;
+    t->average = average_loop;
+    t->average_grad = average_grad_loop;
+    t->sum_top = sum_top_loop;
+    t->sum_narrow = sum_narrow_loop;
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,116 @@
+/* A level is an instruction set: a table of the loops whose speed depends on it.
+ *
+ * Each file of this folder fills one table. It starts from the table of the level below and puts its
+ * own functions in the place of those it does better. Most loops are plain C that every level
+ * compiles for itself (`*_loops.h` beside the kernels), with a few pieces that it writes by hand.
+ * Kernels look into `level`, the table in use, once a call, a row, a plane or a tile. */
+#ifndef MMINT_LEVEL_H
+#define MMINT_LEVEL_H
+
+#include <stdint.h>
+
+/* A tile of a product: MR rows (broadcast) by NR lanes; depth in groups of two int16, 32 bits. */
+enum { MR = 6, NR = 16, TILE = MR * NR };
+
+struct extent;        /* products/extent.h */
+struct results;       /* products/tile.h */
+struct philox_key;    /* elements/random.h */
+struct addition;      /* elements/addition.h */
+struct coefficients;  /* of a norm: arithmetic/coefficients.h */
+struct layer_forward; /* elements/layer_norm.h */
+struct layer_backward;
+struct layer_sums;
+struct average;      /* elements/pooling.h */
+struct update_sum;   /* elements/sgd.h */
+struct winograd_job; /* products/winograd_parts.h */
+struct winograd_places;
+struct winograd_points;
+struct winograd_grad_job; /* products/winograd_parts.h */
+
+typedef struct {
+    const char *name;
+
+    /* ---- products ---- */
+
+    /* (int32) c_out = c_in (NULL: 0) + a * b; or, where `results` is there, to float32. */
+    void (*tile)(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
+                 int32_t *c_out, const struct results *results);
+    /* dst[k / 2][lane][k % 2] = rows[lane][k], k < length, zero-padded to an even length. */
+    void (*pack_rows)(int16_t *dst, const void *const *rows, int lanes, long length, int wide);
+    /* dst[k / 2][lane][k % 2] = columns[k][lane], lane < count; zeros up to `lanes`, even k.
+     * `count` lanes may be read, also where they are more than `lanes`. */
+    void (*pack_columns)(int16_t *dst, const void *const *columns, long length, int lanes,
+                         int count, int wide);
+    /* sum[c] += a[c] * b[c] */
+    void (*add_products)(int32_t *sum, const void *a, const void *b, long n, int wide);
+    /* made[c] = (sum[c] + bias[c]) * scale, noted in lane 0 of `seen`. */
+    void (*finish_row)(float *made, const int32_t *sum, const int32_t *bias, float scale, long n,
+                       struct extent *seen);
+    void (*winograd_filters)(const struct winograd_job *s, long panel, int32_t *to, long stride,
+                             struct winograd_points *made);
+    void (*winograd_inputs)(const struct winograd_job *s, const struct winograd_places *at,
+                            int32_t *to, long stride, struct winograd_points *made);
+    void (*winograd_outputs)(const struct winograd_job *s, const struct winograd_places *at,
+                             const int32_t *sums, long row, struct extent *seen);
+    void (*winograd_grad_transform)(const struct winograd_grad_job *s, long first, long pair);
+    void (*winograd_grad_output)(const struct winograd_grad_job *s, const int32_t *sums, long row,
+                                 long panel, int is_first, int is_last);
+
+    /* ---- elements; those that return a top return the largest magnitude of what they write ---- */
+
+    /* The largest magnitude of n patterns of float32. */
+    uint32_t (*top)(const uint32_t *x, long n);
+    /* Mantissas (int16 if `wide`) of n elements of x, the first of which has number `first`, a
+     * multiple of 64; rounded to nearest where `key` is NULL. */
+    void (*round)(const float *x, void *out, long first, long n, int exponent, int wide,
+                  const struct philox_key *key);
+    /* to[p * to_row + c] = from[c * from_row + p] */
+    void (*transpose)(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
+                      long pixels);
+    /* Elements first, a multiple of 64, ... first + n - 1. Returns the top. */
+    uint32_t (*add)(const struct addition *s, float *out, long first, long n);
+    uint32_t (*relu)(const float *x, float *out, uint8_t *positive, long n);
+    uint32_t (*relu_grad)(const float *grad, float *out, const uint8_t *positive, long n);
+    /* Adds the sums of a and of a * b. */
+    void (*sums8)(const int8_t *a, const int8_t *b, long n, int64_t *sum);
+    /* p * a + q * b + r, b may be NULL. Returns the top. */
+    uint32_t (*combine8)(const int8_t *a, const int8_t *b, float *out, long n,
+                         const struct coefficients *c);
+    /* A row of layer norm. */
+    uint32_t (*layer_norm)(const struct layer_forward *f, long row, int16_t *scratch);
+    uint32_t (*layer_norm_grad)(const struct layer_backward *b, long row, int16_t *scratch,
+                                struct layer_sums *sums);
+    /* A plane of average pooling. */
+    uint32_t (*average)(const struct average *p, const void *x, float *out, int64_t *lines);
+    uint32_t (*average_grad)(const struct average *p, const void *grad, float *out,
+                             int64_t *lines);
+    /* The largest magnitude of a sum of SGD; the sums narrowed. */
+    int64_t (*sum_top)(const struct update_sum *s, long first, long n);
+    void (*sum_narrow)(const struct update_sum *s, const struct philox_key *key, long shift,
+                       long first, long n, int16_t *out);
+} level_t;
+
+/* The level in use. */
+extern const level_t *level;
+
+/* ---- levels.c ---- */
+
+/* Fills the tables of the levels that this machine has, and uses the best. */
+void find_levels(void);
+
+/* How many there are; their names, best first. */
+int level_count(void);
+const char *level_name(int i);
+
+/* Is there a level of this name, to be used from now on? */
+int use_level(const char *name);
+
+/* ---- one each file: what it does better than the table holds ---- */
+
+void fill_portable(level_t *table);
+void fill_avx2(level_t *table);
+void fill_avxvnni(level_t *table);
+void fill_avx512vnni(level_t *table);
+void fill_neon(level_t *table);
+
+#endif

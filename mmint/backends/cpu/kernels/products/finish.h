@@ -1,0 +1,38 @@
+/* From sums of products to float32, with or without a bias: reference/products.py, `_finish`. */
+#ifndef MMINT_FINISH_H
+#define MMINT_FINISH_H
+
+#include "arithmetic/finish.h"
+#include "arithmetic/philox.h"
+#include "extent.h"
+
+typedef struct finish {
+    /* The fast form: (float32)(sum + bias) * scale, exact but for the one rounding. */
+    int fast;
+    float scale;
+    /* The general form: dequantize(round(sum / 2**excess) + bias, exponent). */
+    int exponent, excess;
+    const int64_t *bias;   /* one for each row (or lane), or NULL */
+    const int32_t *bias32; /* the same, zeros where there is none; as long as rows (lanes), padded */
+    int by_lane;
+} finish_t;
+
+/* float32, or x NULL: none. */
+typedef struct {
+    const float *x;
+    int64_t length;
+    random_words random;
+} bias_t;
+
+#define BIAS_OF(a) ((bias_t){(a)->bias, (a)->bias_length, RANDOM_OF(a)})
+
+/* Prepares `finish` for sums of magnitude `bound` at most, with `padding` zeros after bias32.
+ * Returns a status; `buffer` is for the caller to free. */
+int finish_prepare(finish_t *finish, bias_t bias, int64_t exponent, double bound,
+                   long length, int by_lane, void **buffer);
+
+INLINE float finish_one(const finish_t *f, int64_t total, long index) {
+    return finish_sum(total, f->excess, f->bias ? f->bias[index] : 0, f->exponent);
+}
+
+#endif

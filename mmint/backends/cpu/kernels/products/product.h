@@ -1,0 +1,35 @@
+/* Sums of products over a deep dimension, tile by tile, straight to float32. */
+#ifndef MMINT_PRODUCT_H
+#define MMINT_PRODUCT_H
+
+#include "finish.h"
+#include "operand.h"
+#include "tile.h"
+
+/* out[row, lane] = finish(sum over depth of a[row] * b[lane]).
+ * Lanes are points of `images` grids of grid_h x grid_w points, stored at
+ * out + n * image_stride + row * row_stride + i * step_y + j * step_x (in elements). */
+typedef struct {
+    operand_t a, b;
+    double largest; /* magnitude of one product */
+    const finish_t *finish;
+    float *out;
+    long images, grid_h, grid_w;
+    long image_stride, row_stride, step_y, step_x;
+} product_t;
+
+int product(const product_t *p, int threads, extent_t *seen);
+
+/* `count` products of one shape, so far apart: operands in bytes, results in elements. */
+typedef struct {
+    long count, a_step, b_step, out_step;
+} batch_t;
+
+int product_batch(const product_t *p, const batch_t *batch, int threads, extent_t *seen);
+
+/* How many groups of two products of that magnitude an int32 is sure to hold. */
+INLINE long int32_groups(double largest) {
+    return largest > 0 ? (long)(2147483647.0 / (2 * largest)) : 1l << 40;
+}
+
+#endif
