@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 
 def main() -> None:
@@ -73,10 +72,9 @@ def train(args: argparse.Namespace) -> None:
         args.threads,
         args.bits,
         args.device,
+        args.json,
     )
     print(json.dumps(result, indent=2))
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -302,8 +302,8 @@ def test_kernels_can_be_captured_in_a_graph():
     weight, windows = mantissas((8, 16, 3, 3)), grid(adaptive(18, 3), adaptive(18, 2))
 
     def compute(backend, x, weight):
-        convolved = backend.conv2d(backend.quantize(x, 8, BITS), weight, Geometry())
-        return backend.avg_pool2d(backend.quantize(convolved, 8, BITS), windows)
+        convolved = backend.conv2d(backend.quantize(x, 8, None), weight, Geometry())
+        return backend.avg_pool2d(backend.quantize(convolved, 8, None), windows)
 
     given, on_device = torch.randn(2, 16, 20, 20, device=GPU), on_gpu(weight)
     compute(cuda, given, on_device)  # compiles, loads, and makes the tables of windows
@@ -314,6 +314,19 @@ def test_kernels_can_be_captured_in_a_graph():
     given.copy_(x)
     graph.replay()
     assert_same(out, compute(reference, x, weight))
+    cuda.check(GPU)
+
+
+def test_a_graph_that_would_repeat_its_random_bits_is_refused_and_the_capture_goes_on():
+    given = torch.randn(2, 16, 20, 20, device=GPU)
+    cuda.quantize(given, 8, BITS)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        with pytest.raises(RuntimeError, match='same random bits at every replay'):
+            cuda.quantize(given, 8, BITS)
+        fixed = cuda.quantize(given, 8, None)
+    graph.replay()
+    assert_same_fixed_point(fixed, reference.quantize(given.cpu(), 8, None))
     cuda.check(GPU)
 
 

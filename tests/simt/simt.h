@@ -253,6 +253,16 @@ inline float __int_as_float(int x) { return simt_cast<float>(x); }
 inline float __uint_as_float(unsigned x) { return simt_cast<float>(x); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+/* Of positive a * b, which a double holds, and a c that is no smaller: so does the sum as far as it
+ * tells which float32 is next below. */
+inline float __fmaf_rz(float a, float b, float c) {
+    const double sum = (double)a * b + c;
+    const float rounded = (float)sum;
+    return rounded > sum ? nextafterf(rounded, 0.0f) : rounded;
+}
+inline int __float2int_rn(float x) { return (int)rintf(x); }
+inline unsigned __float2uint_rz(float x) { return x != x ? 0 : (unsigned)x; }
 
 template <typename T> T __ldg(const T *at) { return *at; }
 template <typename T> T __ldcg(const T *at) { return *at; }

@@ -13,9 +13,9 @@ whole matrix product, equals the reference backend's to the bit; it is checked o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -25,12 +25,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmint.backends import Geometry, cuda, reference
+from mmint.backends.cuda.launcher import launcher
 from mmint.numerics import FixedPoint, RandomBits, Role
+
+from .results import save
 
 PASSES = ('forward', 'input_grad', 'weight_grad')
 GEMM_SIZES = (1024, 2048, 4096, 8192, 16384)
 FLOATS = ('float32', 'tf32', 'bf16')
 BITS = RandomBits(1, 0, 2, 3, Role.INPUT)
+QUICK_SECONDS = 120  # after which --quick begins no other shape
 MIN_MS = 2.0  # of the calls between two events
 
 # Dense int8 TOPS, from NVIDIA's data sheets.
@@ -85,6 +89,11 @@ def resnet50(model: str, images: int, height: int, width: int) -> list[Convoluti
     return list(dict.fromkeys(layers))
 
 
+def convolutions() -> list[Convolution]:
+    """What is timed."""
+    return resnet50('detector', 16, 800, 1333) + resnet50('classifier', 256, 224, 224)
+
+
 def alternate(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median milliseconds of one call of each function; they take turns."""
     calls = {}
@@ -97,6 +106,14 @@ def alternate(functions: dict[str, Callable[[], object]], rounds: int) -> dict[s
         for name, function in functions.items():
             times[name].append(_time(function, calls[name]))
     return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def captured(function: Callable[[], object]) -> Callable[[], object]:
+    """``function``, which has run before, as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
 
 
 def _time(function: Callable[[], object], calls: int) -> float:
@@ -141,26 +158,35 @@ def same(actual: Tensor, expected: Tensor) -> bool:
     return torch.equal(actual.view(torch.int32), expected.contiguous().view(torch.int32))
 
 
-def convolution_rows(layer: Convolution, rounds: int, device: torch.device) -> list[dict]:
-    """One row for each pass."""
+def operands(layer: Convolution, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Input, weight and the output's gradient."""
     torch.manual_seed(0)
-    geometry = layer.geometry
     size = layer.images, layer.channels, layer.height, layer.width
     x = torch.randn(size, device=device).relu_()
     weight = torch.randn(layer.filters, layer.channels, *[layer.kernel] * 2, device=device)
-    grad = torch.randn_like(F.conv2d(x, weight, None, *geometry)) * 1e-3
-    qx, qw, qg = (cuda.quantize(t, 8, BITS) for t in (x, weight, grad))
+    return x, weight, torch.randn_like(F.conv2d(x, weight, None, *layer.geometry)) * 1e-3
 
-    def integer(backend: object, x: FixedPoint, grad: FixedPoint) -> dict[str, Callable]:
-        return {
-            'forward': lambda: backend.conv2d(x, qw, geometry),
-            'input_grad': lambda: backend.conv2d_input_grad(
-                grad, qw, tuple(x.mantissa.shape), geometry
-            ),
-            'weight_grad': lambda: backend.conv2d_weight_grad(
-                grad, x, tuple(weight.shape), geometry
-            ),
-        }
+
+def integer_passes(
+    backend: object, geometry: Geometry, x: FixedPoint, weight: FixedPoint, grad: FixedPoint
+) -> dict[str, Callable[[], Tensor]]:
+    """The three products of a convolution."""
+    return {
+        'forward': lambda: backend.conv2d(x, weight, geometry),
+        'input_grad': lambda: backend.conv2d_input_grad(
+            grad, weight, tuple(x.mantissa.shape), geometry
+        ),
+        'weight_grad': lambda: backend.conv2d_weight_grad(
+            grad, x, tuple(weight.mantissa.shape), geometry
+        ),
+    }
+
+
+def convolution_rows(layer: Convolution, rounds: int, device: torch.device) -> list[dict]:
+    """One row for each pass."""
+    geometry = layer.geometry
+    x, weight, grad = operands(layer, device)
+    qx, qw, qg = (cuda.quantize(t, 8, BITS) for t in (x, weight, grad))
 
     def backward(mask: tuple[bool, bool, bool]) -> Callable[[Tensor, Tensor, Tensor], object]:
         stride, padding, dilation, groups = geometry
@@ -173,13 +199,15 @@ def convolution_rows(layer: Convolution, rounds: int, device: torch.device) -> l
         'input_grad': backward((True, False, False)),
         'weight_grad': backward((False, True, False)),
     }
-    one = [q._replace(mantissa=q.mantissa[:1]) for q in (qx, qg)]
+    one, one_grad = (q._replace(mantissa=q.mantissa[:1]) for q in (qx, qg))
     with torch.backends.cudnn.flags(enabled=False):  # float64 sums of integers, nothing cleverer
-        expected = {name: run() for name, run in integer(reference, *one).items()}
-    exact = {name: same(run(), expected[name]) for name, run in integer(cuda, *one).items()}
+        passes = integer_passes(reference, geometry, one, qw, one_grad)
+        expected = {name: run() for name, run in passes.items()}
+    passes = integer_passes(cuda, geometry, one, qw, one_grad)
+    exact = {name: same(run(), expected[name]) for name, run in passes.items()}
     operations = 2 * grad.numel() * weight[0].numel()
     rows = []
-    for name, product in integer(cuda, qx, qg).items():
+    for name, product in integer_passes(cuda, geometry, qx, qw, qg).items():
         mapped = x if name == 'forward' else grad
         functions = {'product': product, 'mapping': lambda t=mapped: cuda.quantize(t, 8, BITS)}
         for precision in FLOATS:
@@ -271,30 +299,30 @@ def gpu() -> torch.device:
             '`nvidia-smi` shows one, or use --device cpu'
         )
     torch.backends.cudnn.benchmark = True
-    return torch.device('cuda', 0)
+    return torch.empty(0, device=launcher().device_type).device
 
 
 def ops(args: argparse.Namespace) -> None:
     """The sub-command `ops` on a GPU."""
     device, rounds = gpu(), max(3, round(10 * args.seconds))
-    layers = resnet50('detector', 16, 800, 1333) + resnet50('classifier', 256, 224, 224)
-    sizes = GEMM_SIZES
+    layers, sizes = convolutions(), GEMM_SIZES
     if args.quick:
         layers, sizes = layers[::4], GEMM_SIZES[1:4]
     print(
         f'{torch.cuda.get_device_name(device)}, PyTorch {torch.__version__}, '
         f'cuDNN {torch.backends.cudnn.version()}'
     )
-    rows = []
-    for work in [lambda s=s: gemm_rows(s, rounds, device) for s in sizes] + [
-        lambda c=c: convolution_rows(c, rounds, device) for c in layers
-    ]:
+    rows, started = [], time.monotonic()
+    works = [lambda s=s: gemm_rows(s, rounds, device) for s in sizes]
+    works += [lambda c=c: convolution_rows(c, rounds, device) for c in layers]
+    for number, work in enumerate(works):
+        if args.quick and time.monotonic() - started > QUICK_SECONDS:
+            print(f'{len(works) - number} of {len(works)} shapes are left out for want of time')
+            break
         made = work()
         show(made)
         rows += made
+        save(rows, args.json)
         cuda.check(device)
         torch.cuda.empty_cache()
     summary(rows)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(rows, file, indent=1)

@@ -9,10 +9,8 @@ integer layer before them leaves it; in a block (convolution, norm, ReLU) only t
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +19,7 @@ from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 from mmint.conversion import convert
 
 from .ops import alternate, mean
+from .results import save
 
 BATCH = 2
 SHAPES = [(64, 160), (64, 80), (256, 80), (128, 80), (128, 40), (512, 40), (256, 40), (256, 20),
@@ -125,11 +124,10 @@ def norms(args: argparse.Namespace) -> None:
                 row = dict(kind=kind, shape=shape, direction=direction, threads=threads)
                 row |= dict(int8_ms=round(ours, 3), float_ms=round(floats, 3))
                 rows.append(row | dict(ratio=round(ours / floats, 3)))
+                save(rows, args.json)
                 print(f'{threads} {kind:24} {direction:8} {"x".join(map(str, shape)):16} '
                       f'{ours:8.3f} {floats:8.3f} ms  {ours / floats:.2f}', flush=True)  # fmt: skip
     print('\ninteger time over float time, geometric mean over shapes')
     for key in dict.fromkeys((r['kind'], r['direction'], r['threads']) for r in rows):
         ratios = [r['ratio'] for r in rows if (r['kind'], r['direction'], r['threads']) == key]
         print(f'{key[2]} {key[0]:24} {key[1]:8} {mean(ratios):.2f}')
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1) + '\n')

@@ -13,7 +13,6 @@ result equals the reference backend's to the bit; it is checked outside the timi
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import platform
 import statistics
@@ -26,6 +25,8 @@ import torch.nn.functional as F
 
 from mmint.backends import Geometry, cpu, reference
 from mmint.numerics import FixedPoint, RandomBits, Role
+
+from .results import save
 
 PASSES = ('forward', 'input_grad', 'weight_grad')
 GEMM_SIZES = (256, 512, 1024, 1536, 2048)
@@ -317,7 +318,5 @@ def ops(args: argparse.Namespace) -> None:
         made = work()
         show(made)
         rows += made
+        save(rows, args.json)
     summary(rows)
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(rows, file, indent=1)

@@ -17,6 +17,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from mmint.openmmlab.engine.runner import to_integer
 
 from .gpu import FLOATS, alternate, gpu, in_precision
+from .results import save
 
 
 def run(
@@ -38,27 +40,33 @@ def run(
     threads: int,
     bits: int,
     device: str = 'cpu',
+    file: str | None = None,
 ) -> dict:
     """Times and measures int8 and float training steps of ``config``.
 
     Returns:
         ``int8_ms``, ``float_ms``, ``ratio``, ``int8_peak_mb``, ``float_peak_mb`` and the settings.
         On a GPU ``float`` is each of `benchmarks.gpu.FLOATS`, ``ratio`` is ``times_float``, and the
-        settings have the ``card``.
+        settings have the ``card``. ``file`` gets it as JSON, on a GPU each peak as it is known.
     """
     torch.set_num_threads(threads)
     card = gpu() if device == 'cuda' else None
     cfg = load_config(config)
     cfg.integer = {**cfg.get('integer', {}), 'bits': bits}
-    if card is None:
-        result = on_cpu(cfg, batch, size, repeats)
-    else:
-        result = on_gpu(cfg, batch, size, repeats, card)
-    return dict(config=config, batch=batch, size=size, threads=threads, bits=bits, **result)
+    result = dict(config=config, batch=batch, size=size, threads=threads, bits=bits)
+    measured = (
+        on_cpu(cfg, batch, size, repeats)
+        if card is None
+        else on_gpu(cfg, batch, size, repeats, card)
+    )
+    for part in measured:
+        result |= part
+        save(result, file)
+    return result
 
 
-def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> dict:
-    """Times and peaks on the CPU."""
+def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> Iterator[dict]:
+    """Times, then peaks, on the CPU."""
     steps = {}
     for kind, its_cfg in (('int8', to_integer(cfg)), ('float', cfg)):
         torch.manual_seed(0)
@@ -71,17 +79,17 @@ def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> dict
             step()
             times[kind].append(1e3 * (time.perf_counter() - started))
     result = {f'{kind}_ms': round(statistics.median(times[kind]), 1) for kind in steps}
-    result['ratio'] = round(result['float_ms'] / result['int8_ms'], 3)
+    yield result | dict(ratio=round(result['float_ms'] / result['int8_ms'], 3))
     for kind, step in steps.items():
-        result[f'{kind}_peak_mb'] = round(peak_memory(step) / 2**20, 1)
-    return result
+        yield {f'{kind}_peak_mb': round(peak_memory(step) / 2**20, 1)}
 
 
 def on_gpu(
     cfg: Config, batch: int, size: tuple[int, int], repeats: int, device: torch.device
-) -> dict:
-    """Times and peaks on a GPU."""
-    steps, peaks = {}, {}
+) -> Iterator[dict]:
+    """Peaks, then times, on a GPU."""
+    yield dict(card=torch.cuda.get_device_name(device))
+    steps = {}
     for kind in ('int8', *FLOATS):
         its_cfg = to_integer(cfg) if kind == 'int8' else copy.deepcopy(cfg)
         if kind == 'bf16':
@@ -92,19 +100,17 @@ def on_gpu(
             step.model.to(memory_format=torch.channels_last)
         if kind == 'bf16':
             keep_regions_float32(step.model)
-        steps[kind] = in_precision(kind, step)
-    times = alternate(steps, repeats)
-    for kind, step in steps.items():
+        steps[kind] = step = in_precision(kind, step)
+        step()  # fills the optimizer's state
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         step()
-        peaks[kind] = torch.cuda.max_memory_allocated(device) - before
-    return dict(
-        card=torch.cuda.get_device_name(device),
-        **{f'{kind}_ms': round(taken, 2) for kind, taken in times.items()},
-        **{f'times_{kind}': round(times[kind] / times['int8'], 3) for kind in FLOATS},
-        **{f'{kind}_peak_mb': round(peak / 2**20, 1) for kind, peak in peaks.items()},
-    )
+        peak = torch.cuda.max_memory_allocated(device) - before
+        torch.cuda.empty_cache()
+        yield {f'{kind}_peak_mb': round(peak / 2**20, 1)}
+    times = alternate(steps, repeats)
+    yield {f'{kind}_ms': round(taken, 2) for kind, taken in times.items()}
+    yield {f'times_{kind}': round(times[kind] / times['int8'], 3) for kind in FLOATS}
 
 
 def keep_regions_float32(model: nn.Module) -> None:

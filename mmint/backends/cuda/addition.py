@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
-from ..host.arguments import words
 from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
 from . import finite
-from .launch import THREADS, launch
+from .launch import THREADS, launch, words
 from .launcher import Argument
 from .mapping import magnitudes_of
 

@@ -1,16 +1,19 @@
 """Compiling kernels at their first use, and keeping them: cubins for one GPU architecture.
 
-nvcc compiles where it is on the PATH, else NVRTC, which PyTorch's CUDA builds bring. Cubins are
-kept in ``$XDG_CACHE_HOME/mmint/kernels`` (``~/.cache`` unless set), a directory that only the user
-can write, under a name that stands for the sources, the compiler, the architecture and the options.
-Each is preceded by its digest, so that a damaged one is noticed and compiled again.
+nvcc compiles where it is on the PATH, knows the GPU and is not newer than the driver, else NVRTC,
+which PyTorch's CUDA builds bring. Cubins are kept in ``$XDG_CACHE_HOME/mmint/kernels``
+(``~/.cache`` unless set), a directory that only the user can write, under a name that stands for
+the sources, the compiler, the architecture and the options. Each is preceded by its digest, so that
+a damaged one is noticed and compiled again.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -19,6 +22,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -30,6 +36,8 @@ INT128 = '--device-int128'  # nvcc has it unasked
 INCLUDES = Path(__file__).parents[1]  # the arithmetic that C and CUDA share lies there
 INCLUDE = re.compile(r'^#include "(.+)"', re.M)
 NVRTC_OUT_OF_MEMORY = 1
+Release = tuple[int, int]
+_log = logging.getLogger(__name__)
 
 
 class Compiled(NamedTuple):
@@ -40,10 +48,22 @@ class Compiled(NamedTuple):
 
 
 class Compiler(Protocol):
-    """Makes a cubin of a source file."""
+    """Makes a cubin of a source file.
+
+    Attributes:
+        name: what it is and its version, in a few words.
+    """
+
+    name: str
 
     def version(self) -> str:
-        """Name and version."""
+        """Stands for the build in the cache."""
+
+    def release(self) -> Release:
+        """The CUDA version that it belongs to."""
+
+    def refuses(self, architecture: str) -> str | None:
+        """Why it does not compile for an architecture, None if it does."""
 
     def compile(self, source: Path, architecture: str) -> Compiled:
         """Compiles for an architecture such as ``'sm_90a'``.
@@ -54,15 +74,17 @@ class Compiler(Protocol):
         """
 
 
-def cubin(source: Path, architecture: str) -> bytes:
+def cubin(source: Path, architecture: str, newest: Release | None = None) -> bytes:
     """The kernels of ``source`` for ``architecture``, from the cache or compiled.
+
+    ``newest`` is the CUDA version of the driver. Of processes that want the same, one compiles.
 
     Raises:
         ImportError: if there is no compiler.
         PermissionError: if others can write the cache.
         RuntimeError, MemoryError: if the compiler fails.
     """
-    compiler = find_compiler()
+    compiler = find_compiler(architecture, newest)
     folder = cache_folder()
     if folder is None:
         return compiler.compile(source, architecture).cubin
@@ -72,15 +94,23 @@ def cubin(source: Path, architecture: str) -> bytes:
     for path in with_includes(source):
         key.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
     entry = folder / f'{source.stem}-{architecture}-{key.hexdigest()[:32]}.cubin'
-    kept = _read(entry)
-    if kept is None:
-        kept = compiler.compile(source, architecture).cubin
-        _write(entry, kept)
+    with _locked(entry.with_suffix('.lock')):
+        kept = _read(entry)
+        if kept is None:
+            kept = compiler.compile(source, architecture).cubin
+            _write(entry, kept)
     return kept
 
 
+def compile_all(architecture: str, newest: Release | None = None) -> None:
+    """Compiles all kernels that the cache lacks, as many at a time as there are processors."""
+    sources = sorted(Path(__file__).parent.glob('*.cu'))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda source: cubin(source, architecture, newest), sources))
+
+
 def with_includes(source: Path) -> list[Path]:
-    """A source file and those it includes, beside it or in `INCLUDES`, directly or not, each once."""
+    """A source file and all it includes, beside it or in `INCLUDES`, each once."""
     found = [source]
     for path in found:
         for name in INCLUDE.findall(path.read_text()):
@@ -121,6 +151,22 @@ def cache_folder() -> Path | None:
     return folder
 
 
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Within this context no other process or thread is; where the disk allows it."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full disk, say: the cache is not written then, either
+        yield
+        return
+    try:
+        with suppress(OSError):  # file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
 def _read(entry: Path) -> bytes | None:
     try:
         content = entry.read_bytes()
@@ -148,21 +194,39 @@ def _write(entry: Path, kept: bytes) -> None:
 
 
 @functools.cache
-def find_compiler() -> Compiler:
-    """nvcc, or else NVRTC.
+def find_compiler(architecture: str, newest: Release | None = None) -> Compiler:
+    """nvcc, or else NVRTC; a line in the log says why one that is there is not taken.
+
+    A driver for CUDA ``newest`` takes kernels of every release that begins with the same number,
+    and of older ones.
 
     Raises:
-        ImportError: if there is neither.
+        ImportError: if there is neither, or none that fits GPU and driver.
     """
     nvcc = shutil.which('nvcc')
-    if nvcc:
-        return Nvcc(nvcc)
-    for path in nvrtc_libraries():
-        return Nvrtc(path)
+    refused = []
+    for compiler in ([Nvcc(nvcc)] if nvcc else []) + [Nvrtc(path) for path in nvrtc_libraries()]:
+        reason = compiler.refuses(architecture)
+        if newest and compiler.release()[0] > newest[0]:
+            reason = f'it is newer than the driver, which is for CUDA {_dotted(newest)}'
+        if reason is None:
+            for line in refused:
+                _log.warning('%s, so %s compiles the kernels', line, compiler.name)
+            return compiler
+        refused.append(f'{compiler.name} cannot be used ({reason})')
+    if refused:
+        raise ImportError(
+            f'no compiler fits this GPU and its driver ({"; ".join(refused)}): install a PyTorch '
+            'built for the CUDA version that `nvidia-smi` shows, which brings NVRTC'
+        )
     raise ImportError(
         'there is neither nvcc nor NVRTC, one of them compiles the CUDA kernels: put nvcc on the '
         'PATH, or install a PyTorch built for CUDA, which brings NVRTC'
     )
+
+
+def _dotted(release: Release) -> str:
+    return '.'.join(map(str, release))
 
 
 class Nvcc:
@@ -171,11 +235,33 @@ class Nvcc:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    @functools.cache  # noqa: B019  (there is one)
+    @functools.cached_property
+    def _says(self) -> str:
+        done = subprocess.run([self.path, '--version'], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    @property
+    def name(self) -> str:
+        """Path and version."""
+        return f'{self.path} {_dotted(self.release())}'
+
     def version(self) -> str:
         """Its last line names the build."""
-        done = subprocess.run([self.path, '--version'], capture_output=True, text=True, check=False)
-        return f'nvcc {done.stdout.strip()}'
+        return f'nvcc {self._says}'
+
+    def release(self) -> Release:
+        """As `Compiler.release`; 0.0 if it does not run."""
+        said = re.search(r'release (\d+)\.(\d+)', self._says)
+        return (int(said[1]), int(said[2])) if said else (0, 0)
+
+    def refuses(self, architecture: str) -> str | None:
+        """As `Compiler.refuses`; it needs a C++ compiler, too."""
+        source = Path(__file__).with_name('mapping.cu')
+        done = subprocess.run(
+            [self.path, '-cubin', f'-arch={architecture}', '--dryrun', str(source)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return _complaint(done.stderr) if done.returncode else None
 
     def compile(self, source: Path, architecture: str) -> Compiled:
         """As `Compiler.compile`."""
@@ -188,7 +274,7 @@ class Nvcc:
             )  # fmt: skip
             report = done.stdout + done.stderr
             if done.returncode:
-                raise failure('nvcc', source, architecture, report, done.returncode in (-9, 137))
+                raise failure(self.name, source, architecture, report, done.returncode in (-9, 137))
             return Compiled(made.read_bytes(), report)
 
 
@@ -198,11 +284,23 @@ class Nvrtc:
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
 
+    @property
+    def name(self) -> str:
+        """As `version`."""
+        return self.version()
+
     def version(self) -> str:
-        """Major and minor number."""
+        """As `Compiler.version`."""
+        return f'NVRTC {_dotted(self.release())}'
+
+    def release(self) -> Release:
+        """As `Compiler.release`."""
         major, minor = ctypes.c_int(), ctypes.c_int()
         self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-        return f'NVRTC {major.value}.{minor.value}'
+        return major.value, minor.value
+
+    def refuses(self, architecture: str) -> str | None:
+        """As `Compiler.refuses`: PyTorch's own fits where PyTorch itself does."""
 
     def compile(self, source: Path, architecture: str) -> Compiled:
         """As `Compiler.compile`."""
@@ -258,9 +356,14 @@ def failure(
             f'{compiler} ran out of memory when it compiled {source.name} for {architecture}: free '
             'memory, or run with fewer processes until the kernels are in the cache'
         )
-    complaints = re.findall(r'^.*(?:error|fatal).*$', report, re.M) or [report.strip()]
     return RuntimeError(
-        f'{compiler} cannot compile {source.name} for {architecture} ({complaints[0].strip()}): '
+        f'{compiler} cannot compile {source.name} for {architecture} ({_complaint(report)}): '
         'use a CUDA version that knows this GPU (without nvcc on the PATH it is the one of '
         'PyTorch), or report this as a bug of mmint'
     )
+
+
+def _complaint(report: str) -> str:
+    """The first error in what a compiler printed."""
+    complaints = re.findall(r'^.*(?:error|fatal).*$', report, re.M) or [report]
+    return complaints[0].strip()

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
-from ..host.arguments import words
 from ..magnitudes import remember_magnitude
 from . import finite
-from .launch import THREADS, launch
+from .launch import THREADS, launch, words
 from .launcher import Argument
 
 STATE_WORDS, MAGNITUDE = 6, 4  # of `finish_state`

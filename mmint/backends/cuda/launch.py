@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .launcher import Argument, launcher, tensors_of
+from ...numerics import RandomBits
+from ..host import arguments as host
+from .launcher import Argument, launcher, refuse_capture, tensors_of
 
 THREADS = 256
 MAX_BLOCKS = 2048
@@ -35,3 +37,18 @@ def launch_noting(source: str, name: str, elements: int, *arguments: Argument) -
         blocks = -(-elements // THREADS)
         launch(source, name, blocks, THREADS, [*arguments, magnitude], device)
     return magnitude
+
+
+def words(random: RandomBits | None) -> tuple[int, ...]:
+    """As `mmint.backends.host.arguments.words`.
+
+    Raises:
+        RuntimeError: if a CUDA graph would draw the same bits at every replay.
+    """
+    if random is not None:
+        refuse_capture(
+            'and an operation that rounds stochastically was called, which would draw the same '
+            'random bits at every replay',
+            'capture what rounds to nearest (evaluation), and train without a graph',
+        )
+    return host.words(random)

@@ -58,6 +58,7 @@ class Launcher(Protocol):
 
 
 _current: Launcher | None = None
+_pycuda: Launcher | None = None
 
 
 def use_launcher(launcher: Launcher | None) -> None:
@@ -73,11 +74,37 @@ def launcher() -> Launcher:
         ImportError: if PyCUDA is not installed.
         RuntimeError: if there is no NVIDIA driver.
     """
-    if _current is None:
+    global _pycuda
+    if _current is not None:
+        return _current
+    if _pycuda is None:
         from .pycuda_launcher import PyCudaLauncher
 
-        use_launcher(PyCudaLauncher())
-    return _current
+        _pycuda = PyCudaLauncher()  # one to the end: it holds PyTorch's own contexts
+    return _pycuda
+
+
+def capturing() -> bool:
+    """Whether what is launched now goes into a CUDA graph instead of running."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def refuse_capture(what: str, mend: str) -> None:
+    """Does nothing, unless kernels are being captured in a CUDA graph.
+
+    Raises:
+        RuntimeError: if they are: ``what`` is wrong with that, and ``mend`` is what to do.
+    """
+    if capturing():
+        raise RuntimeError(f'a CUDA graph is being captured {what}: {mend}')
+
+
+def refuse_first_use() -> None:
+    """As `refuse_capture`, for what is made when a kernel runs for the first time."""
+    refuse_capture(
+        'and a kernel of mmint is needed that has not run on this GPU before',
+        'run the same step once before the capture, so that its kernels are loaded',
+    )
 
 
 def words_of(arguments: Sequence[Argument], device: torch.device) -> list[int]:

@@ -6,16 +6,17 @@
  *
  * The second pass gives each thread one Philox block, that is eight elements, which lie in pairs 16
  * apart in the order of the logical shape. `quantize_*` writes in that order. `quantize_images_*`
- * turns (N, C, H * W) into (N, H * W, C): a block collects a tile of up to 32 channels by 128
+ * turns (N, C, H * W) into (N, H * W, C): a block collects a tile of up to 32 channels by 256
  * pixels in shared memory, runs of consecutive elements in the logical order, and writes it
- * channels-last.
+ * channels-last, words of as many channels as fit.
  *
  * A tensor with an infinity or NaN becomes zeros, and its call's number goes to the device's flag. */
 #include "arithmetic/mapping.h"
 #include "arithmetic/philox.h"
 #include "reduce.cuh"
+#include "rounding.cuh"
 
-enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 128 };
+enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 256 };
 
 struct mapping {
     const uint32_t *x;
@@ -63,99 +64,183 @@ __device__ bool prepare(const mapping &m, int *exponent) {
 }
 
 template <typename T> struct pair_of;
-template <> struct pair_of<int8_t> { typedef char2 type; };
-template <> struct pair_of<int16_t> { typedef short2 type; };
+template <> struct pair_of<int8_t> { typedef uint16_t type; };
+template <> struct pair_of<int16_t> { typedef uint32_t type; };
 
-__device__ __forceinline__ uint4 drawn_by(const mapping &m, int64_t block) {
-    return m.random.stochastic ? philox(m.random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
+/* Four rows of four bytes, or two of two int16, become columns. */
+__device__ __forceinline__ void transpose(uint32_t (&r)[4]) {
+    const uint32_t a = __byte_perm(r[0], r[1], 0x5140), b = __byte_perm(r[2], r[3], 0x5140);
+    const uint32_t c = __byte_perm(r[0], r[1], 0x7362), d = __byte_perm(r[2], r[3], 0x7362);
+    r[0] = __byte_perm(a, b, 0x5410);
+    r[1] = __byte_perm(a, b, 0x7632);
+    r[2] = __byte_perm(c, d, 0x5410);
+    r[3] = __byte_perm(c, d, 0x7632);
+}
+__device__ __forceinline__ void transpose(uint32_t (&r)[2]) {
+    const uint32_t a = r[0];
+    r[0] = __byte_perm(a, r[1], 0x5410);
+    r[1] = __byte_perm(a, r[1], 0x7632);
 }
 
-template <typename T> __device__ void quantize(const mapping &m) {
-    int exponent;
-    const bool finite = prepare(m, &exponent), stochastic = m.random.stochastic != 0;
+/* The Philox block `block`, if any bits are drawn. */
+template <bool STOCHASTIC>
+__device__ __forceinline__ philox_words drawn_by(const mapping &m, int64_t block) {
+    return STOCHASTIC ? philox(m.random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
+}
+
+/* Two neighbours as one word, if `whole`, or the first alone. */
+template <typename T> __device__ __forceinline__ void put(T *at, uint32_t pair, bool whole) {
+    typedef typename pair_of<T>::type both;
+    if (whole)
+        *(both *)at = (both)pair;
+    else
+        *at = (T)pair;
+}
+
+template <typename T, bool STOCHASTIC>
+__device__ __forceinline__ void quantize(const mapping &m, int exponent, bool finite) {
+    const rounder<T, STOCHASTIC> round(exponent, finite);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
+    const bool pairs = (uint64_t)m.x % 8 == 0;
     T *out = (T *)m.out;
     for (int64_t block = first_index(); block < blocks; block += stride()) {
-        const uint4 words = drawn_by(m, block);
+        const int64_t first = first_element(block);
+        const uint32_t *x = m.x + first;
+        T *to = out + first;
+        const philox_words words = drawn_by<STOCHASTIC>(m, block);
+        if (pairs && first + 49 < n) {
+            uint2 of[4];
 #pragma unroll
-        for (int w = 0; w < 4; w++) {
-            const int64_t i = first_element(block) + 16 * w;
-            const uint32_t drawn = word_of(words, w);
-            T made[2] = {0, 0};
-            for (int h = 0; h < 2; h++)
-                if (finite && i + h < n)
-                    made[h] =
-                        (T)map_one(m.x[i + h], exponent, stochastic, drawn >> 16 * h & 0xFFFF);
-            if (i + 1 < n)
-                *(typename pair_of<T>::type *)(out + i) = {made[0], made[1]};
-            else if (i < n)
-                out[i] = made[0];
+            for (int w = 0; w < 4; w++) of[w] = *(const uint2 *)(x + 16 * w);
+#pragma unroll
+            for (int w = 0; w < 4; w++)
+                put(to + 16 * w, round.pair(of[w].x, of[w].y, word_of(words, w)), true);
+            continue;
+        }
+        const int left = (int)min(n - first, (int64_t)GROUP);
+#pragma unroll 1
+        for (int w = 0; w < 4 && 16 * w < left; w++) {
+            const bool both = 16 * w + 1 < left;
+            put(to + 16 * w, round.pair(x[16 * w], both ? x[16 * w + 1] : 0, word_of(words, w)), both);
         }
     }
 }
 
-template <typename T> __device__ void quantize_images(const mapping &m) {
-    enum { PAD = 4 / sizeof(T), WORD = 4 / sizeof(T) };
-    __shared__ __align__(4) T tile[TILE_PIXELS][TILE_CHANNELS + PAD];
-    int exponent;
-    const bool finite = prepare(m, &exponent), stochastic = m.random.stochastic != 0;
+/* Tiles of TILE_CHANNELS by up to TILE_PIXELS; in shared memory each channel's pixels follow one
+ * another, with a word more so that channels begin in different banks. */
+template <typename T, bool STOCHASTIC>
+__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite) {
+    enum { WORD = 4 / sizeof(T), PITCH = TILE_PIXELS + WORD };
+    __shared__ __align__(4) T tile[TILE_CHANNELS * PITCH];
+    const rounder<T, STOCHASTIC> round(exponent, finite);
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
+    /* Where planes are whole groups so are tiles, which then share no Philox block. */
+    const bool aligned = m.pixels % GROUP == 0;
+    const int unit = aligned ? GROUP : 4;
+    const int width = (int)(((m.pixels + down - 1) / down + unit - 1) / unit * unit);
+    const bool pairs = (uint64_t)m.x % 8 == 0 && m.pixels % 2 == 0;
     T *out = (T *)m.out;
     for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
         const int64_t image = t / (across * down), channel0 = t / down % across * TILE_CHANNELS;
-        const int64_t pixel0 = t % down * TILE_PIXELS;
+        const int64_t pixel0 = t % down * width;
         const int channels = (int)min((int64_t)TILE_CHANNELS, m.channels - channel0);
-        const int pixels = (int)min((int64_t)TILE_PIXELS, m.pixels - pixel0);
+        const int pixels = (int)min((int64_t)width, m.pixels - pixel0);
+        if (pixels <= 0) continue;
         /* Runs of consecutive elements: all of the tile, or a channel each. */
         const int runs = down == 1 ? 1 : channels, length = down == 1 ? channels * pixels : pixels;
-        const int blocks = ((length + GROUP - 2) / GROUP + 1) * BLOCKS_OF_GROUP;
+        const int blocks =
+            (aligned ? (length + GROUP - 1) / GROUP : (length + GROUP - 2) / GROUP + 1) * BLOCKS_OF_GROUP;
+        const uint32_t by_blocks = 0xFFFFFFFFu / blocks + 1, by_pixels = 0xFFFFFFFFu / pixels + 1;
         for (int u = threadIdx.x; u < runs * blocks; u += THREADS) {
-            const int run = u / blocks;
-            const int64_t start =
-                (image * m.channels + channel0 + run) * m.pixels + pixel0;
-            const int64_t block = start / GROUP * BLOCKS_OF_GROUP + u % blocks;
-            const int64_t first = first_element(block);
-            if (first >= start + length) continue;
-            const uint4 words = drawn_by(m, block);
+            const int run = (int)__umulhi(u, by_blocks);
+            const int64_t start = (image * m.channels + channel0 + run) * m.pixels + pixel0;
+            const int64_t block = start / GROUP * BLOCKS_OF_GROUP + (u - run * blocks);
+            const int place0 = (int)(first_element(block) - start);
+            if (place0 >= length) continue;
+            const philox_words words = drawn_by<STOCHASTIC>(m, block);
+            const uint32_t *x = m.x + start + place0;
+            const int row = down > 1 ? run * PITCH : 0;
+            /* The element of `tile` for one of the run. */
+            auto at = [&](int place) {
+                return down > 1 ? row + place : place + (int)__umulhi(place, by_pixels) * (PITCH - pixels);
+            };
+            if (pairs && start % 2 == 0 && place0 >= 0 && place0 + 49 < length) {
+                uint2 of[4];
 #pragma unroll
-            for (int e = 0; e < 8; e++) {
-                const int64_t i = first + 16 * (e / 2) + e % 2;
-                const int place = (int)(i - start);
-                if (i < start || place >= length) continue;
-                const int channel = down == 1 ? place / pixels : run;
-                const int pixel = down == 1 ? place % pixels : place;
-                T made = 0;
-                if (finite)
-                    made = (T)map_one(m.x[i], exponent, stochastic,
-                                      word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF);
-                tile[pixel][channel] = made;
+                for (int w = 0; w < 4; w++) of[w] = *(const uint2 *)(x + 16 * w);
+#pragma unroll
+                for (int w = 0; w < 4; w++)
+                    put(tile + at(place0 + 16 * w), round.pair(of[w].x, of[w].y, word_of(words, w)),
+                        true);
+                continue;
+            }
+#pragma unroll 1
+            for (int w = 0; w < 4; w++) {
+                const int place = place0 + 16 * w;
+                const bool first = place >= 0 && place < length;
+                const bool second = place >= -1 && place + 1 < length;
+                const uint32_t pair = round.pair(first ? x[16 * w] : 0, second ? x[16 * w + 1] : 0,
+                                                 word_of(words, w));
+                if (first) tile[at(place)] = (T)pair;
+                if (second) tile[at(place + 1)] = (T)(pair >> 8 * sizeof(T));
             }
         }
         __syncthreads();
         T *to = out + (image * m.pixels + pixel0) * m.channels + channel0;
         if (m.channels % WORD == 0) {
-            const int row = channels / WORD;
-            for (int k = threadIdx.x; k < pixels * row; k += THREADS) {
-                const int pixel = k / row, channel = k % row * WORD;
-                *(int *)(to + pixel * m.channels + channel) = *(const int *)&tile[pixel][channel];
+            /* WORD channels by WORD pixels, transposed in registers. */
+            for (int k = threadIdx.x; k < (pixels + WORD - 1) / WORD * (TILE_CHANNELS / WORD);
+                 k += THREADS) {
+                const int channel = k % (TILE_CHANNELS / WORD) * WORD;
+                const int pixel = k / (TILE_CHANNELS / WORD) * WORD;
+                if (channel >= channels) continue;
+                uint32_t rows[WORD];
+#pragma unroll
+                for (int i = 0; i < WORD; i++)
+                    rows[i] = *(const uint32_t *)(tile + (channel + i) * PITCH + pixel);
+                transpose(rows);
+#pragma unroll
+                for (int i = 0; i < WORD; i++)
+                    if (pixel + i < pixels)
+                        *(uint32_t *)(to + (pixel + i) * m.channels + channel) = rows[i];
             }
         } else {
-            for (int k = threadIdx.x; k < pixels * channels; k += THREADS)
-                to[k / channels * m.channels + k % channels] = tile[k / channels][k % channels];
+            const uint32_t by_channels = 0xFFFFFFFFu / channels + 1;
+            for (int k = threadIdx.x; k < pixels * channels; k += THREADS) {
+                const int pixel = channels == 1 ? k : (int)__umulhi(k, by_channels);
+                const int channel = k - pixel * channels;
+                to[pixel * m.channels + channel] = tile[channel * PITCH + pixel];
+            }
         }
         __syncthreads();
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(mapping m) { quantize<int8_t>(m); }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(mapping m) { quantize<int16_t>(m); }
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(mapping m) {
+    int exponent;
+    const bool finite = prepare(m, &exponent);
+    m.random.stochastic ? quantize<int8_t, true>(m, exponent, finite)
+                        : quantize<int8_t, false>(m, exponent, finite);
+}
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(mapping m) {
+    int exponent;
+    const bool finite = prepare(m, &exponent);
+    m.random.stochastic ? quantize<int16_t, true>(m, exponent, finite)
+                        : quantize<int16_t, false>(m, exponent, finite);
+}
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_8(mapping m) {
-    quantize_images<int8_t>(m);
+    int exponent;
+    const bool finite = prepare(m, &exponent);
+    m.random.stochastic ? quantize_images<int8_t, true>(m, exponent, finite)
+                        : quantize_images<int8_t, false>(m, exponent, finite);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_16(mapping m) {
-    quantize_images<int16_t>(m);
+    int exponent;
+    const bool finite = prepare(m, &exponent);
+    m.random.stochastic ? quantize_images<int16_t, true>(m, exponent, finite)
+                        : quantize_images<int16_t, false>(m, exponent, finite);
 }
 
 /* The exponent of integers to be mapped back: one on the device, if given, and an addend. */

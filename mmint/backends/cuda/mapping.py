@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
-from ..host.arguments import words
 from ..magnitudes import known_magnitude
 from . import finite
-from .launch import THREADS, launch
+from .launch import THREADS, launch, words
 from .launcher import Argument, launcher
 
-TILE_CHANNELS, TILE_PIXELS = 32, 128
+TILE_CHANNELS, TILE_PIXELS = 32, 256
 MAX_PARTS = 1024
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 

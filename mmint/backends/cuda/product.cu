@@ -8,7 +8,7 @@ enum { THREADS = 256 };
 extern "C" __global__ void __launch_bounds__(256) kk_large(product p) {
     multiply<true, true, 128, 256, 64, 64, 4, 16>(p);
 }
-extern "C" __global__ void __launch_bounds__(128) kk_small(product p) {
+extern "C" __global__ void __launch_bounds__(128, 3) kk_small(product p) {
     multiply<true, true, 64, 128, 32, 64, 3, 16>(p);
 }
 extern "C" __global__ void __launch_bounds__(128) kk_narrow(product p) {
@@ -18,7 +18,7 @@ extern "C" __global__ void __launch_bounds__(128) kk_narrow(product p) {
 extern "C" __global__ void __launch_bounds__(256) kr_large(product p) {
     multiply<true, false, 128, 256, 64, 64, 4, 16>(p);
 }
-extern "C" __global__ void __launch_bounds__(128) kr_small(product p) {
+extern "C" __global__ void __launch_bounds__(128, 3) kr_small(product p) {
     multiply<true, false, 64, 128, 32, 64, 3, 16>(p);
 }
 extern "C" __global__ void __launch_bounds__(128) kr_narrow(product p) {
@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(128) kr_narrow(product p) {
 extern "C" __global__ void __launch_bounds__(256) rr_large(product p) {
     multiply<false, false, 128, 256, 64, 64, 4, 16>(p);
 }
-extern "C" __global__ void __launch_bounds__(128) rr_small(product p) {
+extern "C" __global__ void __launch_bounds__(128, 3) rr_small(product p) {
     multiply<false, false, 64, 128, 32, 64, 3, 16>(p);
 }
 extern "C" __global__ void __launch_bounds__(128) rr_narrow(product p) {

@@ -5,20 +5,25 @@ waits for the device or allocates its memory. PyCUDA launches on streams of its 
 default one, which has no handle; where PyTorch's current stream is another (in a graph capture, for
 one), a stream of PyCUDA's is made to wait for it before the launch, and it for that stream
 afterwards, which is the same order.
+
+The last reference to a PyCUDA context detaches it, which would destroy PyTorch's. So there is one
+`PyCudaLauncher` in a process, and it gives everything back in `close`, before the interpreter ends.
 """
 
 from __future__ import annotations
 
+import atexit
 import struct
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from .compiler import cubin
-from .launcher import SOURCES, Argument, Size, words_of
+from .launcher import SOURCES, Argument, Size, refuse_first_use, words_of
 
 OLDEST = (7, 5)
 STATIC_SHARED = 48 << 10  # more needs permission
@@ -35,8 +40,19 @@ class Kernel:
     shared: int = STATIC_SHARED
 
 
+@dataclass
+class Device:
+    """What is held of a GPU: PyTorch's context, a stream in it, modules and their kernels."""
+
+    context: Any
+    stream: Any
+    for_torch: torch.cuda.Stream  # the same stream
+    modules: dict[str, Any] = field(default_factory=dict)
+    kernels: dict[tuple[str, str], Kernel] = field(default_factory=dict)
+
+
 class PyCudaLauncher:
-    """The launcher interface for tensors on NVIDIA GPUs.
+    """The launcher interface for tensors on NVIDIA GPUs; `launcher.launcher` makes the only one.
 
     Raises:
         ImportError: if PyCUDA is not installed.
@@ -47,10 +63,22 @@ class PyCudaLauncher:
 
     def __init__(self) -> None:
         self._driver = _driver()
-        self._contexts: dict[torch.device, Any] = {}
-        self._modules: dict[tuple[str, torch.device], Any] = {}
-        self._kernels: dict[tuple[str, str, torch.device], Kernel] = {}
-        self._streams: dict[torch.device, tuple[Any, torch.cuda.Stream]] = {}
+        self._devices: dict[torch.device, Device] = {}
+        self._lock = threading.RLock()  # autograd's threads launch, too
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Gives back what is held of every device, in the order that the driver asks for."""
+        while self._devices:
+            _, held = self._devices.popitem()
+            held.context.push()
+            with suppress(self._driver.Error):  # of an earlier kernel, which is reported already
+                self._driver.Context.synchronize()
+            for kernel in held.kernels.values():  # each keeps its module
+                kernel.function = None
+            held.modules.clear()
+            held.stream = None
+            held.context.detach()
 
     def architecture(self, device: torch.device) -> str:
         """As `Launcher.architecture`.
@@ -73,15 +101,23 @@ class PyCudaLauncher:
         Raises:
             ImportError, RuntimeError, MemoryError: if it cannot be compiled or loaded.
         """
-        key = source, name, device
-        if key not in self._kernels:
-            with self._in_context(device, source):
-                if (source, device) not in self._modules:
-                    binary = cubin(SOURCES / source, self.architecture(device))
-                    self._modules[source, device] = self._driver.module_from_buffer(binary)
-                function = self._modules[source, device].get_function(name)
-            self._kernels[key] = Kernel(name, function)
-        return self._kernels[key]
+        held = self._devices.get(device)
+        kernel = held.kernels.get((source, name)) if held else None
+        return kernel or self._load(source, name, device)
+
+    def newest(self) -> tuple[int, int]:
+        """The newest CUDA whose kernels the driver takes."""
+        version = self._driver.get_driver_version()
+        return version // 1000, version % 1000 // 10
+
+    def _load(self, source: str, name: str, device: torch.device) -> Kernel:
+        refuse_first_use()
+        with self._lock, self._in_context(device, source) as held:
+            if source not in held.modules:
+                binary = cubin(SOURCES / source, self.architecture(device), self.newest())
+                held.modules[source] = self._driver.module_from_buffer(binary)
+            function = held.modules[source].get_function(name)
+            return held.kernels.setdefault((source, name), Kernel(name, function))
 
     def launch(
         self,
@@ -100,25 +136,27 @@ class PyCudaLauncher:
         """
         words = words_of(arguments, device)
         packed = struct.pack(f'{len(words)}q', *words)
-        with self._in_context(device, kernel.name):
+        with self._in_context(device, kernel.name) as held:
             if shared > kernel.shared:
                 limit = self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
                 kernel.function.set_attribute(limit, shared)
                 kernel.shared = shared
-            with self._stream(device) as stream:
-                kernel.function._launch_kernel(grid, block, packed, shared, stream)
+            current = torch.cuda.current_stream(device)
+            if current.cuda_stream == 0:
+                kernel.function._launch_kernel(grid, block, packed, shared, None)
+            else:
+                with _in_order(held.for_torch, current):
+                    kernel.function._launch_kernel(grid, block, packed, shared, held.stream)
 
     @contextmanager
-    def _in_context(self, device: torch.device, what: str) -> Iterator[None]:
+    def _in_context(self, device: torch.device, what: str) -> Iterator[Device]:
         """The device's primary context; errors of the driver in one sentence."""
         driver = self._driver
         try:
-            if device not in self._contexts:
-                torch.cuda.init()
-                self._contexts[device] = driver.Device(device.index).retain_primary_context()
-            self._contexts[device].push()
+            held = self._devices.get(device) or self._hold(device)
+            held.context.push()
             try:
-                yield
+                yield held
             finally:
                 driver.Context.pop()
         except driver.MemoryError as error:
@@ -132,19 +170,32 @@ class PyCudaLauncher:
                 'whether an earlier operation failed, else report this as a bug of mmint'
             ) from error
 
-    @contextmanager
-    def _stream(self, device: torch.device) -> Iterator[Any]:
-        """PyTorch's current stream as PyCUDA takes it."""
-        current = torch.cuda.current_stream(device)
-        if current.cuda_stream == 0:
-            yield None
-            return
-        if device not in self._streams:
-            stream = self._driver.Stream(NON_BLOCKING)
-            self._streams[device] = stream, torch.cuda.ExternalStream(stream.handle, device)
-        stream, ours = self._streams[device]
-        ours.wait_stream(current)
-        yield stream
+    def _hold(self, device: torch.device) -> Device:
+        """Takes hold of a device, once."""
+        with self._lock:
+            if device not in self._devices:
+                torch.cuda.init()
+                context = self._driver.Device(device.index).retain_primary_context()
+                try:
+                    context.push()
+                    stream = self._driver.Stream(NON_BLOCKING)
+                except self._driver.Error:
+                    context.detach()
+                    raise
+                self._driver.Context.pop()
+                self._devices[device] = Device(
+                    context, stream, torch.cuda.ExternalStream(stream.handle, device)
+                )
+            return self._devices[device]
+
+
+@contextmanager
+def _in_order(ours: torch.cuda.Stream, current: torch.cuda.Stream) -> Iterator[None]:
+    """Within this context work on one stream takes the place of work on the other."""
+    ours.wait_stream(current)
+    try:
+        yield
+    finally:
         current.wait_stream(ours)
 
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
-from ..host.arguments import words
 from . import finite
-from .launch import THREADS, launch
+from .launch import THREADS, launch, words
 
 PHASES = 8
 STATE_WORDS = 8
