@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from .opaque import opaque
-
 
 def first_derivative(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Of a `torch.autograd.Function`, a ``backward`` that nobody may differentiate.
 
     PyTorch's `once_differentiable` complains only where the incoming gradient has a derivative
     too; else the second derivative of an integer operation would be missing without a word.
+
+    It is not `opaque`: saved tensors may have to be recomputed first, by a part of the model.
     """
 
-    @opaque
+    @torch.compiler.disable
     @functools.wraps(backward)
     def checked(ctx: Any, *grads: Any) -> Any:
         if torch.is_grad_enabled():
