@@ -10,8 +10,10 @@ import pytest
 import torch
 from headers import BACKENDS, HEADERS, RandomWords, Wide, compiled
 
-from mmint.backends.reference import addition, mapping, norm, sgd, wide
-from mmint.numerics import RandomBits, Role
+from mmint.backends.reference import addition, sgd
+from mmint.backends.reference.norms import coefficients, layer
+from mmint.numerics import RandomBits, Role, wide
+from mmint.numerics.integers import FRACTION_BITS
 
 rng = random.Random(5)
 
@@ -73,14 +75,14 @@ def test_every_header_is_c_and_cpp_and_stands_alone(compiler, tmp_path):
 def test_constants_are_those_of_the_reference(arithmetic):
     roles = {role.name: role.value for role in Role if role.name.startswith('SGD')}
     assert arithmetic.constants == {
-        'FRACTION_BITS': mapping.FRACTION_BITS,
+        'FRACTION_BITS': FRACTION_BITS,
         'PHILOX_ROUNDS': 10,
-        'SCALE_BITS': norm.SCALE_BITS,
+        'SCALE_BITS': coefficients.SCALE_BITS,
         'WIDTH': wide.WIDTH,
         'LOWEST': wide.LOWEST,
-        'LAYER_WEIGHT_BITS': norm.LAYER_WEIGHT_BITS,
-        'NORMALISED_BITS': norm.NORMALISED_BITS,
-        'LAYER_SHIFT_BITS': norm.LAYER_SHIFT_BITS,
+        'LAYER_WEIGHT_BITS': layer.LAYER_WEIGHT_BITS,
+        'NORMALISED_BITS': layer.NORMALISED_BITS,
+        'LAYER_SHIFT_BITS': layer.LAYER_SHIFT_BITS,
         'ADDITION_ALIGNMENT': addition.MAX_ALIGNMENT,
         'SGD_ALIGNMENT': sgd.MAX_ALIGNMENT,
         **roles,
