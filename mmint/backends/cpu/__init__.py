@@ -9,8 +9,8 @@ names another, read at the first use.
 from ..errors import check
 from .activation import relu, relu_grad
 from .addition import add
-from .library import available, level, levels, use_level
 from .layer_norm import layer_norm, layer_norm_grad
+from .library import available, level, levels, use_level
 from .mapping import channel_sum, dequantize, quantize
 from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (

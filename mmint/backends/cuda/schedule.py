@@ -1,4 +1,4 @@
-"""How products are cut into tiles and parts: arguments of the kernels in product_*.cu, product16.cu.
+"""How products are cut into tiles and parts: arguments of kernels in product_*.cu and product16.cu.
 
 Every product is one of a matrix A and an image B seen through windows (product.cuh says which).
 """
