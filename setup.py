@@ -93,7 +93,7 @@ setup(
         ],
         'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
         'docs': DOCS,
-        'dev': ['pytest', 'pytest-xdist', 'ruff', *DOCS],
+        'dev': ['mypy', 'pytest', 'pytest-xdist', 'ruff', *DOCS],
         'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[

@@ -5,6 +5,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 ruff format --check .
 ruff check .
+mypy
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"
 fi

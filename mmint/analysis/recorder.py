@@ -91,8 +91,9 @@ class Recorder(TorchDispatchMode):
     def _add_float(
         self, phase: str, place: Place, operator: str, why: Why, size: int, work: int
     ) -> None:
+        reason = why.reason or 'other'
         self.report.add_float(
-            FloatOperation(phase, why.reason, operator, place.module, why.kind, 1, size, work)
+            FloatOperation(phase, reason, operator, place.module, why.kind, 1, size, work)
         )
 
     def _whereabouts(self) -> tuple[str, Place, Why | None]:
@@ -100,7 +101,7 @@ class Recorder(TorchDispatchMode):
         in_engine = torch._C._current_graph_task_id() != -1
         self._backward_seen |= in_engine
         place = place_of(sys._getframe(2), self._names, in_engine)
-        if in_engine and place is None:
+        if place is None:  # the autograd engine called it
             return 'backward', *self._origins.of_current_node()
         if in_engine:  # activation checkpointing runs a part of the model again
             return 'backward', place, None

@@ -128,7 +128,9 @@ class Report:
         for operation in self.float_operations:
             groups[operation.phase, operation.reason, operation.kind].append(operation)
         sizes = {key: sum(o.elements for o in group) for key, group in groups.items()}
-        rows = [('float that remains', '', 'elements', 'calls', 'counts as', 'operators', 'where')]
+        rows: list[tuple[str, ...]] = [
+            ('float that remains', '', 'elements', 'calls', 'counts as', 'operators', 'where')
+        ]
         for key in sorted(groups, key=lambda key: (PHASES.index(key[0]), -sizes[key])):
             phase, reason, kind = key
             rows.append(

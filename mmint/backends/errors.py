@@ -10,6 +10,8 @@ import torch
 
 from ..numerics import NonFiniteError
 
+__all__ = ['NonFiniteError', 'check', 'named_error', 'naming']
+
 _local = threading.local()
 
 

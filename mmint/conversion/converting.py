@@ -64,11 +64,11 @@ def convert(
                 f'the pattern {pattern!r} was given, which matches no module: use names like those '
                 f'in model.named_modules(), which begin with {some}'
             )
-    plan = {}
+    plan: dict[nn.Module, type[nn.Module] | None] = {}
     for module, aliases in names.items():
         chosen = _chosen(aliases, include, exclude)
-        plan[module] = integer_class(type(module)) if chosen else None
-        if plan[module] is None:
+        becomes = plan[module] = integer_class(type(module)) if chosen else None
+        if becomes is None:
             continue
         if 'forward' in module.__dict__:
             raise ValueError(
@@ -76,8 +76,8 @@ def convert(
                 f'a {type(module).__name__} with the one of its class is accepted: exclude it from '
                 'conversion, or convert before `forward` is replaced'
             )
-        if issubclass(plan[module], IntLayer):
-            plan[module].check(module)
+        if issubclass(becomes, IntLayer):
+            becomes.check(module)
     report = []
     for number, (module, aliases) in enumerate(names.items()):
         before, becomes = type(module).__name__, plan[module]
@@ -89,16 +89,16 @@ def convert(
             module.site = Site(aliases[0], number)
         elif _has_operations(module):
             chosen = _chosen(aliases, include, exclude)
-            width = _width(aliases, bits, layer_bits) if chosen else None
-            module.forward = ForwardScope(module, Site(aliases[0], number), width)
+            inside = _width(aliases, bits, layer_bits) if chosen else None
+            module.forward = ForwardScope(module, Site(aliases[0], number), inside)
         after = type(module).__name__
-        width = module.bits if isinstance(module, IntLayer) else None
+        own_bits = module.bits if isinstance(module, IntLayer) else None
         scope = module.__dict__.get('forward')
         if isinstance(scope, ForwardScope) and scope.bits is not None:
             after = CLASS_KEPT
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own or type(module) in integer_classes():
-            report.append(Converted(aliases[0], before, after, width, own))
+            report.append(Converted(aliases[0], before, after, own_bits, own))
     return report
 
 

@@ -54,10 +54,11 @@ class IntLayer(nn.Module):
 
     def mapped_weight(self) -> FixedPoint:
         """The weight in fixed point; in training it is mapped once an iteration."""
-        run, weight = current_run, self.weight
+        run = current_run
+        weight: Any = self.weight
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
         lasts = self.training and run.has_iterations
-        state = ()
+        state: tuple[Any, ...] = ()
         if lasts:
             state = (
                 weight._version,

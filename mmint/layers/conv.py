@@ -18,6 +18,10 @@ class IntConv2d(IntLayer, nn.Conv2d):
     are float32, (N, C, H, W) or (C, H, W).
     """
 
+    stride: tuple[int, int]
+    padding: str | tuple[int, int]
+    dilation: tuple[int, int]
+
     @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.Conv2d`."""
@@ -36,15 +40,20 @@ class IntConv2d(IntLayer, nn.Conv2d):
 class IntConvTranspose2d(IntLayer, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` in integer arithmetic, as `IntConv2d`."""
 
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
     @opaque
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """See `torch.nn.ConvTranspose2d`."""
         self.check_input(x, (3, 4), -3, self.in_channels)
         if x.dim() == 3:
             return self.forward(x[None], output_size)[0]
-        output_padding = self._output_padding(
-            x, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+        stride, padding, kernel, dilation = map(
+            list, (self.stride, self.padding, self.kernel_size, self.dilation)
         )
+        height, width = self._output_padding(x, output_size, stride, padding, kernel, 2, dilation)
         geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
         return conv_transpose2d(
             x,
@@ -52,6 +61,6 @@ class IntConvTranspose2d(IntLayer, nn.ConvTranspose2d):
             self.mapped_weight(),
             self.bias,
             geometry,
-            tuple(output_padding),
+            (height, width),
             self.mapper(),
         )

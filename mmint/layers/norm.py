@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -28,9 +29,10 @@ class IntNorm(IntLayer):
     @classmethod
     def check(cls, module: nn.Module) -> None:
         """See `IntLayer.check`; an integer reciprocal square root needs a positive ``eps``."""
-        if not module.eps > 0:
+        eps: Any = module.eps
+        if not eps > 0:
             raise ValueError(
-                f'eps={module.eps!r} was given to a {type(module).__name__}, positive numbers are '
+                f'eps={eps!r} was given to a {type(module).__name__}, positive numbers are '
                 'accepted: set it to 1e-5, or exclude the layer from conversion'
             )
 
@@ -52,6 +54,9 @@ class IntBatchNorm(IntNorm, _BatchNorm):
     """
 
     dims: tuple[int, ...] = ()
+    running_mean: Any  # a tensor, or None as the others where nothing is tracked
+    running_var: Any
+    num_batches_tracked: Any
 
     @opaque
     def forward(self, x: Tensor) -> Tensor:

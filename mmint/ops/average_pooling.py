@@ -44,7 +44,7 @@ def fixed_windows(
         padded.append(tuple(ranges))
     rows, columns = padded if count_include_pad else inside
     divisors = tuple(tuple(divisor or (r[1] - r[0]) * (c[1] - c[0]) for c in columns) for r in rows)
-    return Windows(*inside, divisors)
+    return Windows(inside[0], inside[1], divisors)
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from ..backends import NonFiniteError, backend_for
+from ..backends import Backend, NonFiniteError, backend_for
 from ..backends.errors import naming
 from ..numerics import FixedPoint, RandomBits, Role
 from .run import Moment, Site, current_run
@@ -61,7 +60,7 @@ class Mapper:
         with naming(lambda: self.not_finite(role)):
             return self.backend(x).add(x, y, SUM_BITS, self.random(role), inplace)
 
-    def backend(self, x: Tensor) -> ModuleType:
+    def backend(self, x: Tensor) -> Backend:
         """The backend for the device of ``x``."""
         return backend_for(x.device)
 

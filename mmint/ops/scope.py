@@ -42,7 +42,7 @@ class ForwardScope:
         self.module, self.site = module, site
         self.bits = bits if bits is None else check_bits(bits)
         own = module.__dict__.get('forward')
-        self.own = own.own if isinstance(own, ForwardScope) else own
+        self.own: Callable[..., Any] | None = own.own if isinstance(own, ForwardScope) else own
 
     @torch.compiler.disable
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +56,7 @@ class ForwardScope:
 
     def mapper(self) -> Mapper:
         """The mapper of one operation."""
+        assert self.bits is not None  # a scope that stays in float has none
         call = current_run.next_call(self.site.number, Role.INPUT)
         return Mapper(self.site, self.bits, self.module.training, call)
 
@@ -97,7 +98,11 @@ def entered(place: Place | None) -> Iterator[None]:
 
 class _IntegerOperations(TorchFunctionMode):
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         place = current_place()
         scope = None if place is None else place.scope

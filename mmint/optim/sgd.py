@@ -103,13 +103,13 @@ class IntSGD(Optimizer):
             for param in group['params']:
                 number += 1
                 if param.grad is not None:
-                    self._update(param, group, number)
+                    self._update(param, param.grad, group, number)
         self.steps += 1
         for device in {p.device for group in self.param_groups for p in group['params']}:
             backend_for(device).check(device)
         return loss
 
-    def _update(self, param: Tensor, group: dict[str, Any], number: int) -> None:
+    def _update(self, param: Tensor, grad: Tensor, group: dict[str, Any], number: int) -> None:
         name = self.names.get(param, f'parameter {number}')
         if param.dtype != torch.float32:
             raise TypeError(
@@ -123,7 +123,7 @@ class IntSGD(Optimizer):
         with naming(lambda: self._not_finite(name)):
             buffer = backend_for(param.device).sgd_step(
                 param,
-                param.grad,
+                grad,
                 state.get('momentum_buffer'),
                 group['bits'],
                 group['lr'],

@@ -1,4 +1,4 @@
-/* From a group's exact sums to the integers that its elements meet: reference/norm.py. */
+/* From a group's exact sums to the integers that its elements meet: reference/norms. */
 #pragma once
 
 #include "arithmetic/wide.h"

@@ -1,4 +1,4 @@
-/* Layer norm's rows: reference/norm.py.
+/* Layer norm's rows: reference/norms.
  *
  * Weights are 16-bit mantissas, normalised elements have 15 bits and a bias 30, so that int32 holds
  * what a row becomes; backward, |p * weight * G + q * X + r| < 2**(bits + 38). */

@@ -48,13 +48,11 @@ class Compiled(NamedTuple):
 
 
 class Compiler(Protocol):
-    """Makes a cubin of a source file.
+    """Makes a cubin of a source file."""
 
-    Attributes:
-        name: what it is and its version, in a few words.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is and its version, in a few words."""
 
     def version(self) -> str:
         """Stands for the build in the cache."""
@@ -204,7 +202,7 @@ def find_compiler(architecture: str, newest: Release | None = None) -> Compiler:
         ImportError: if there is neither, or none that fits GPU and driver.
     """
     nvcc = shutil.which('nvcc')
-    refused = []
+    refused: list[str] = []
     for compiler in ([Nvcc(nvcc)] if nvcc else []) + [Nvrtc(path) for path in nvrtc_libraries()]:
         reason = compiler.refuses(architecture)
         if newest and compiler.release()[0] > newest[0]:

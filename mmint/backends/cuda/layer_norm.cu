@@ -1,4 +1,4 @@
-/* Layer norm in integers: reference/norm.py.
+/* Layer norm in integers: reference/norms.
  *
  * A block takes a row: exact sums, coefficients of them by one thread, then the elements. The
  * parameters' gradients are sums over rows: the block of a row leaves its coefficients, from which

@@ -1,4 +1,4 @@
-/* Batch and group norm in integers: reference/norm.py.
+/* Batch and group norm in integers: reference/norms.
  *
  * Mantissas are channels-last, (images, pixels, channels), results contiguous, (images, channels,
  * pixels). Three steps: exact sums of each plane; once a group, one thread makes coefficients of

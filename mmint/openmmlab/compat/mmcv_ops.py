@@ -199,11 +199,12 @@ def provide_mmcv_ops() -> tuple[str, ...]:
         ) from error
     from mmengine.logging import print_log
 
-    spec = importlib.machinery.ModuleSpec(NAME, _Loader(), origin='mmint')
+    loader = _Loader()
+    spec = importlib.machinery.ModuleSpec(NAME, loader, origin='mmint')
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     sys.modules[NAME] = module
-    sys.modules['mmcv']._ext = module
+    sys.modules['mmcv']._ext = module  # type: ignore[attr-defined]  # as an import would
     names = tuple(name for name in PROVIDED if not name.startswith('get_'))
     print_log(
         f'mmcv has no compiled operators: provided {", ".join(names)} through torchvision.',

@@ -46,7 +46,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         if fullname != NAME:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
-        if spec is None:
+        if spec is None or spec.loader is None:
             return None
         load = spec.loader.exec_module
 
@@ -54,5 +54,5 @@ class _Finder(importlib.abc.MetaPathFinder):
             load(module)
             _mend(module)
 
-        spec.loader.exec_module = load_and_mend
+        spec.loader.exec_module = load_and_mend  # type: ignore[method-assign]  # of this one
         return spec

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -157,7 +157,8 @@ def _write_all(folder: Path, settings: DigitsSettings) -> None:
     ):
         (folder / split).mkdir()
         (folder / 'masks' / split).mkdir(parents=True)
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for index in range(getattr(settings, split)):
             rng = np.random.default_rng([settings.seed, number, index])
             image, digits = _compose(rng, photos, scans, data.target, ids, settings.size)

@@ -38,7 +38,9 @@ class IntTrainingHook(Hook):
         exclude: Sequence[str] = (),
         layer_bits: Mapping[str, int] | None = None,
     ) -> None:
-        self.settings = dict(bits=bits, include=include, exclude=exclude, layer_bits=layer_bits)
+        self.settings: dict[str, Any] = dict(
+            bits=bits, include=include, exclude=exclude, layer_bits=layer_bits
+        )
 
     def before_run(self, runner: Runner) -> None:
         """Converts the model and logs one table of what became of its layers."""

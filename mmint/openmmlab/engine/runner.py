@@ -73,7 +73,7 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     wrapper_type = _type_name(wrapper) or 'OptimWrapper'
     if wrapper_type in AMP_WRAPPERS:
         raise ValueError(mixed_precision(wrapper_type))
-    optimizer = wrapper.get('optimizer')
+    optimizer: Any = wrapper.get('optimizer')
     if wrapper_type == 'OptimWrapper' and _type_name(optimizer) == 'SGD':
         wrapper['type'] = 'IntOptimWrapper'
         wrapper['optimizer'] = _integer_sgd(optimizer)
@@ -95,5 +95,5 @@ def _integer_sgd(optimizer: dict) -> dict:
 
 def _type_name(cfg: Any) -> str | None:
     """The ``type`` of a config, written as a name, with or without a scope, or as a class."""
-    kind = cfg.get('type') if isinstance(cfg, dict) else type(cfg)
+    kind: Any = cfg.get('type') if isinstance(cfg, dict) else type(cfg)
     return getattr(kind, '__name__', kind) and str(getattr(kind, '__name__', kind)).split('.')[-1]

@@ -80,8 +80,8 @@ def _multi_head_attention(
     unusual |= is_causal and attn_mask is None
     if unusual or not is_float(query, key, value) or is_empty(query, key, value):
         return NotImplemented
-    weights = q_proj_weight, k_proj_weight, v_proj_weight
-    if not use_separate_proj_weight:
+    weights: tuple[Tensor | None, ...] = (q_proj_weight, k_proj_weight, v_proj_weight)
+    if in_proj_weight is not None and not use_separate_proj_weight:
         weights = in_proj_weight.chunk(3)
     biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
     length, images, width = query.shape

@@ -1,4 +1,4 @@
-/* Layer norm bit for bit as reference/norm.py, row by row while a row is in the cache.
+/* Layer norm bit for bit as reference/norms, row by row while a row is in the cache.
  *
  * For int8 mantissas |a * X + b| < 2**31, the normalised elements are int16, times the weight and
  * with the bias below 2**31. Backward, |p * t + q * X + r| < 2**46, which doubles carry exactly, so

@@ -1,4 +1,4 @@
-/* What a norm computes once a group, bit for bit as reference/norm.py: statistics and coefficients
+/* What a norm computes once a group, bit for bit as reference/norms: statistics and coefficients
  * from exact sums; planes.c applies them. */
 #include "arguments.h"
 #include "arithmetic/coefficients.h"

@@ -1,4 +1,4 @@
-/* The passes of batch and group norm over their elements, as reference/norm.py has them.
+/* The passes of batch and group norm over their elements, as reference/norms has them.
  *
  * Sums of int8 products are int32 over a block of 2**16 elements (127 * 127 * 2**16 < 2**31), then
  * int64. A combination of int8 mantissas stays below 2**31, though not the terms it is made of:
