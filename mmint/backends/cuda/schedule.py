@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """How products are cut into tiles and parts: arguments of the kernels in product*.cu.
-=======
-"""How products are cut into tiles and parts: arguments of kernels in product_*.cu and product16.cu.
->>>>>>> refs/heads/contract
 
 Every product is one of a matrix A and an image B seen through windows (product.cuh says which).
 """
