@@ -9,9 +9,8 @@
 
 /* All functions of this file are for these instructions. */
 #if defined(__clang__)
-#pragma clang attribute push(                                                       \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni," \
-                          "prefer-vector-width=512"))),                             \
+#pragma clang attribute push(                                                            \
+    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
     apply_to = function)
 #else
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
