@@ -3,7 +3,8 @@
 Every distinct convolution of ResNet-50 as a detector's backbone (16x3x800x1333) and as a classifier
 (256x3x224x224), and square matrix products. The integer product, its mapping, and the float
 operation in float32, TF32 and bf16 (the last two channels-last; cuDNN picks its fastest algorithm)
-alternate; medians are compared, of calls timed by CUDA events. The ratios count the mapping with
+alternate; medians are compared, of calls timed by CUDA events, which the host enqueues ahead, so that
+they tell what the GPU takes (`train` has the host's time in it). The ratios count the mapping with
 the product: that of the input for `forward`, and half of that of the gradient for `input_grad` and
 `weight_grad`, which share it; weights are mapped once, outside. TOPS are those of the product
 alone, 2 operations for each multiplication. `exact` says that the result for one image, or the
@@ -36,6 +37,7 @@ FLOATS = ('float32', 'tf32', 'bf16')
 BITS = RandomBits(1, 0, 2, 3, Role.INPUT)
 QUICK_SECONDS = 120  # after which --quick begins no other shape
 MIN_MS = 2.0  # of the calls between two events
+CYCLES_A_SECOND = 2e9  # more than any card's
 
 # Dense int8 TOPS, from NVIDIA's data sheets.
 PEAKS = {
@@ -94,17 +96,25 @@ def convolutions() -> list[Convolution]:
     return resnet50('detector', 16, 800, 1333) + resnet50('classifier', 256, 224, 224)
 
 
-def alternate(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of one call of each function; they take turns."""
-    calls = {}
+def alternate(
+    functions: dict[str, Callable[[], object]], rounds: int, queued: bool = False
+) -> dict[str, float]:
+    """Median milliseconds of one call of each function; they take turns.
+
+    Of the GPU alone if ``queued``: it begins when all calls that are timed are at hand.
+    """
+    calls, host = {}, {}
     for name, function in functions.items():
         for _ in range(3):
             function()  # compiles, and lets cuDNN try its algorithms
         calls[name] = max(1, math.ceil(MIN_MS / _time(function, 3)))
+        started = time.perf_counter()
+        function()
+        host[name] = time.perf_counter() - started if queued else 0.0
     times = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
-            times[name].append(_time(function, calls[name]))
+            times[name].append(_time(function, calls[name], 1.5 * host[name] * calls[name]))
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
@@ -116,8 +126,12 @@ def captured(function: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def _time(function: Callable[[], object], calls: int) -> float:
+def _time(function: Callable[[], object], calls: int, lead: float = 0.0) -> float:
+    """Milliseconds of one call; the host has a ``lead`` of so many seconds."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    if lead:
+        torch.cuda._sleep(round(CYCLES_A_SECOND * lead))
     start.record()
     for _ in range(calls):
         function()
@@ -212,7 +226,7 @@ def convolution_rows(layer: Convolution, rounds: int, device: torch.device) -> l
         functions = {'product': product, 'mapping': lambda t=mapped: cuda.quantize(t, 8, BITS)}
         for precision in FLOATS:
             functions[precision] = in_precision(precision, floating[name], x, weight, grad)
-        times = alternate(functions, rounds)
+        times = alternate(functions, rounds, queued=True)
         share = times['mapping'] * (1 if name == 'forward' else 0.5)
         rows.append(row('conv2d', str(layer), name, times, share, operations, exact[name], device))
         del functions
@@ -232,7 +246,7 @@ def gemm_rows(size: int, rounds: int, device: torch.device) -> list[dict]:
     operands = [torch.randn(size, size, device=device) for _ in range(2)]
     for name in FLOATS:
         functions[name] = in_precision(name, lambda a, b: a @ b.t(), *operands)
-    times = alternate(functions, rounds)
+    times = alternate(functions, rounds, queued=True)
     return [row('gemm', f'{size}x{size}x{size}', 'forward', times, 0.0, 2 * size**3, exact, device)]
 
 
