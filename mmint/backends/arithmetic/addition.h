@@ -41,8 +41,7 @@ MMINT_FUNCTION float add_one(const addition_t *a, uint32_t x, uint32_t y, bool s
     MMINT_UNROLL
     for (int t = 0; t < 2; t++) {
         if (!a->counts[t]) continue;
-        const int64_t m =
-            map_one(t ? y : x, a->exponent[t], stochastic, seen_by(t, drawn));
+        const int64_t m = map_one(t ? y : x, a->exponent[t], stochastic, seen_by(t, drawn));
         if (apart && a->exponent[t] == a->high)
             upper = m;
         else

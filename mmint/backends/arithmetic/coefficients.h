@@ -26,8 +26,7 @@ typedef struct {
 } spread_t;
 
 /* Of `count` elements at `exponent` whose sum is s1 and whose squares add up to s2. */
-MMINT_FUNCTION spread_t spread_of(int64_t s1, int64_t s2, int64_t count, int exponent,
-                                  wide_t eps) {
+MMINT_FUNCTION spread_t spread_of(int64_t s1, int64_t s2, int64_t count, int exponent, wide_t eps) {
     const wide_t square = from_integer((int128_t)count * count);
     const wide_t scatter = scatter_of(s1, s2, count);
     const wide_t var = shifted(divide(scatter, square), 2 * exponent);
@@ -76,8 +75,8 @@ MMINT_FUNCTION void backward_coefficients(coefficients_t *made, int64_t members,
         sum1 += (int128_t)p * h1[m];
         sum2 += (int128_t)p * h2[m];
     }
-    wide_t slope = divide(from_integer(count * sum2 - s1 * sum1),
-                          from_integer((int128_t)count * count));
+    wide_t slope =
+        divide(from_integer(count * sum2 - s1 * sum1), from_integer((int128_t)count * count));
     slope = negated(multiply(multiply(slope, rstd), rstd));
     slope = shifted(slope, highest + 2 * exponent);
     int common = int_max(highest, top_exponent(slope, SCALE_BITS + wider));

@@ -79,8 +79,8 @@ typedef struct {
 } scale_t;
 
 MMINT_FUNCTION scale_t scale_at(int exponent) {
-    const scale_t scale = {
-        exponent, scale_is_exact(exponent, SCALED_INT64) ? scale_of(exponent) : 0.0f};
+    const scale_t scale = {exponent,
+                           scale_is_exact(exponent, SCALED_INT64) ? scale_of(exponent) : 0.0f};
     return scale;
 }
 

@@ -127,9 +127,9 @@ MMINT_FUNCTION sgd_plan sgd_plan_of(const sgd_settings *a, const sgd_mantissas *
     p.nesterov = sgd_align(grad, decayed, sgd_times(buffer, a->momentum), SGD_NESTEROV_SUM);
     sgd_term step = buffer;
     if (a->nesterov)
-        step = sgd_term_of(of->nesterov, true,
-                           sgd_narrowed_exponent(&p.nesterov, seen.nesterov, bits),
-                           seen.nesterov != 0);
+        step =
+            sgd_term_of(of->nesterov, true, sgd_narrowed_exponent(&p.nesterov, seen.nesterov, bits),
+                        seen.nesterov != 0);
     p.update = sgd_align(param, sgd_times(step, a->rate), nothing, SGD_UPDATE_SUM);
     return p;
 }

@@ -9,6 +9,8 @@
 
 #include "arithmetic/philox.h"
 
+/* clang-format off */
+
 /* KERNEL(name), or ALIKE(name, another kernel), which takes that one's arguments. */
 #define KERNELS(KERNEL, ALIKE)               \
     KERNEL(add)                              \
@@ -208,14 +210,16 @@
     INTEGER(b_batch) INTEGER(b_row) INTEGER(b_column)                                             \
     PRODUCTS(POINTER, INTEGER)
 
+/* clang-format on */
+
 /* ---- structs and prototypes ---- */
 
 #define MMINT_POINTER(type, name) type *name;
 #define MMINT_INTEGER(name) int64_t name;
-#define MMINT_KERNEL(name)                                                     \
-    typedef struct {                                                           \
-        ARGUMENTS_##name(MMINT_POINTER, MMINT_INTEGER)                         \
-    } name##_args;                                                             \
+#define MMINT_KERNEL(name)                             \
+    typedef struct {                                   \
+        ARGUMENTS_##name(MMINT_POINTER, MMINT_INTEGER) \
+    } name##_args;                                     \
     int64_t name(const name##_args *a);
 #define MMINT_ALIKE(name, other) int64_t name(const other##_args *a);
 KERNELS(MMINT_KERNEL, MMINT_ALIKE)

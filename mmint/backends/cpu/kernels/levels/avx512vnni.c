@@ -9,7 +9,7 @@
 
 /* All functions of this file are for these instructions. */
 #if defined(__clang__)
-#pragma clang attribute push(                                                            \
+#pragma clang attribute push(                                                          \
     __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
     apply_to = function)
 #else
