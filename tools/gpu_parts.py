@@ -29,6 +29,8 @@ from mmint.backends import cuda, reference
 from mmint.backends.cuda import compiler
 from mmint.backends.cuda.launcher import launcher
 
+CHANNELS, SIDE = 64, 64  # of the network in the graph
+
 
 def card() -> str:
     """What there is; all kernels are compiled."""
@@ -77,14 +79,14 @@ def graph() -> str:
     device = gpu()
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
-        *[nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU())
-          for _ in range(8)],
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+        nn.Conv2d(3, CHANNELS, 7, 2, 3), nn.BatchNorm2d(CHANNELS), nn.ReLU(), nn.MaxPool2d(2),
+        *[nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.BatchNorm2d(CHANNELS),
+                        nn.ReLU()) for _ in range(8)],
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10),
     ).to(device)  # fmt: skip
     mmint.convert(model)
     model.eval()
-    given, others = torch.randn(2, 2, 3, 64, 64, device=device)
+    given, others = torch.randn(2, 2, 3, SIDE, SIDE, device=device)
     out = torch.empty(2, 10, device=device)
 
     def step() -> None:
@@ -127,5 +129,10 @@ def hottest(results: str) -> str:
     return f'{worst["shape"]} {worst["pass"]}, {worst["times_bf16"]} times bf16'
 
 
+def main(part: str, *arguments: str) -> None:
+    """Prints what a part returns, in the end."""
+    print(globals()[part](*arguments))
+
+
 if __name__ == '__main__':
-    print(globals()[sys.argv[1]](*sys.argv[2:]))
+    main(*sys.argv[1:])

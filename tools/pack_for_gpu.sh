@@ -21,13 +21,15 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
 export PYTHON="$work/venv/bin/python"
 "$PYTHON" -m pip install --quiet setuptools wheel numpy
-bash tools/build_pycuda.sh "$folder/wheels"
+bash tools/build_pycuda.sh "$work/wheels"
 # shellcheck disable=SC2086
 "$PYTHON" -m pip install --quiet --no-deps --no-compile --upgrade --target "$folder" \
-    "$folder"/wheels/pycuda-*.whl $(grep -E '^onedl-' tools/requirements.txt) $needs
+    "$work"/wheels/pycuda-*.whl $(grep -E '^onedl-' tools/requirements.txt) $needs
 "$PYTHON" setup.py --quiet build --build-base "$work/build" --build-lib "$folder/kernels"
 find "$folder/kernels" -type f ! -name '*.so' -delete
+find "$folder/kernels" -type d -empty -delete
+strip "$folder"/pycuda/*.so
 # What no run on that machine reads.
-rm -rf "$folder"/*/.mim/tools "$folder"/*/.mim/demo "$folder"/yapftests "$folder"/pycuda/test
+rm -rf "$folder"/*/.mim/tools "$folder"/*/.mim/demo "$folder"/{yapftests,tests,docs,bin}
 find "$folder" -name __pycache__ -prune -exec rm -rf {} +
 du -sh "$folder"

@@ -19,9 +19,9 @@ default_scope = 'mmpretrain'
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=8, base_channels=4,
-                  num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)),
+                  num_stages=1, strides=(2,), dilations=(1,), out_indices=(0,)),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=10, in_channels=8,
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=4,
               loss=dict(type='CrossEntropyLoss')),
 )
 data_preprocessor = dict(num_classes=10, mean=[128] * 3, std=[64] * 3)

@@ -87,7 +87,13 @@ def main(arguments):
     sys.path[0] = str(TOOLS)
     if tool.name != 'gpu_report.py':
         install(tool.name)
-    runpy.run_path(str(tool), run_name='__main__')
+    if tool.name == 'gpu_parts.py':
+        import gpu_parts
+
+        gpu_parts.CHANNELS, gpu_parts.SIDE = 4, 8
+        gpu_parts.main(*arguments[1:])
+    else:
+        runpy.run_path(str(tool), run_name='__main__')
 
 
 if __name__ == '__main__':
