@@ -222,12 +222,8 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
     const uint64_t bytes = (uint64_t)y << 32 | x;
     unsigned out = 0;
-    for (int i = 0; i < 4; i++) {
-        const unsigned s = selector >> 4 * i;
-        unsigned byte = (unsigned)(bytes >> 8 * (s & 7)) & 0xFF;
-        if (s & 8) byte = byte & 0x80 ? 0xFF : 0;
-        out |= byte << 8 * i;
-    }
+    for (int i = 0; i < 4; i++) /* of each selector the lowest three bits count */
+        out |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 0xFF) << 8 * i;
     return out;
 }
 inline int __dp4a(int a, int b, int c) {

@@ -189,30 +189,26 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
         }
         __syncthreads();
         T *to = out + (image * m.pixels + pixel0) * m.channels + channel0;
-        if (m.channels % WORD == 0) {
-            /* WORD channels by WORD pixels, transposed in registers. */
-            for (int k = threadIdx.x; k < (pixels + WORD - 1) / WORD * (TILE_CHANNELS / WORD);
-                 k += THREADS) {
-                const int channel = k % (TILE_CHANNELS / WORD) * WORD;
-                const int pixel = k / (TILE_CHANNELS / WORD) * WORD;
-                if (channel >= channels) continue;
-                uint32_t rows[WORD];
+        /* WORD channels by WORD pixels, transposed in registers; what is left, one by one. */
+        const int whole = m.channels % WORD == 0 ? pixels / WORD : 0;
+        for (int k = threadIdx.x; k < whole * (TILE_CHANNELS / WORD); k += THREADS) {
+            const int channel = k % (TILE_CHANNELS / WORD) * WORD;
+            const int pixel = k / (TILE_CHANNELS / WORD) * WORD;
+            if (channel >= channels) continue;
+            uint32_t rows[WORD];
 #pragma unroll
-                for (int i = 0; i < WORD; i++)
-                    rows[i] = *(const uint32_t *)(tile + (channel + i) * PITCH + pixel);
-                transpose(rows);
+            for (int i = 0; i < WORD; i++)
+                rows[i] = *(const uint32_t *)(tile + (channel + i) * PITCH + pixel);
+            transpose(rows);
 #pragma unroll
-                for (int i = 0; i < WORD; i++)
-                    if (pixel + i < pixels)
-                        *(uint32_t *)(to + (pixel + i) * m.channels + channel) = rows[i];
-            }
-        } else {
-            const uint32_t by_channels = 0xFFFFFFFFu / channels + 1;
-            for (int k = threadIdx.x; k < pixels * channels; k += THREADS) {
-                const int pixel = channels == 1 ? k : (int)__umulhi(k, by_channels);
-                const int channel = k - pixel * channels;
-                to[pixel * m.channels + channel] = tile[channel * PITCH + pixel];
-            }
+            for (int i = 0; i < WORD; i++)
+                *(uint32_t *)(to + (pixel + i) * m.channels + channel) = rows[i];
+        }
+        const uint32_t by_channels = 0xFFFFFFFFu / channels + 1;
+        for (int k = threadIdx.x; k < (pixels - whole * WORD) * channels; k += THREADS) {
+            const int row = channels == 1 ? k : (int)__umulhi(k, by_channels);
+            const int channel = k - row * channels, pixel = whole * WORD + row;
+            to[pixel * m.channels + channel] = tile[channel * PITCH + pixel];
         }
         __syncthreads();
     }

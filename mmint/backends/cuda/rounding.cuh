@@ -46,11 +46,10 @@ template <typename T, bool STOCHASTIC> struct rounder {
             }
             const uint32_t t0 = pattern_of(__fmaf_rz(fabsf(f0), scale, 8388608.0f)) + drawn0;
             const uint32_t t1 = pattern_of(__fmaf_rz(fabsf(f1), scale, 8388608.0f)) + drawn1;
-            /* Bytes of magnitudes below 128, negated where `sign` is all ones, without a carry. */
-            const uint32_t magnitude = __byte_perm(t0, t1, 0x7762);
-            const uint32_t sign = __byte_perm(x0, x1, 0x00FB);
-            const uint32_t low = ((magnitude ^ sign) & 0x7F7F) + (sign & 0x0101);
-            return kept & (low ^ (sign & 0x8080)) & 0xFFFF;
+            /* Bytes of magnitudes below 128, negated where their sign is set, without a carry. */
+            const uint32_t magnitude = __byte_perm(t0, t1, 0x7762) & 0xFFFF;
+            const uint32_t negative = __byte_perm(x0, x1, 0x0073) & 0x8080, one = negative >> 7;
+            return kept & (((magnitude ^ (negative - one)) + one) ^ negative);
         }
         if (!STOCHASTIC)
             return kept & packed<T>(__float2int_rn(f0 * scale), __float2int_rn(f1 * scale));
