@@ -3,10 +3,10 @@
 Every distinct convolution of ResNet-50 as a detector's backbone (16x3x800x1333) and as a classifier
 (256x3x224x224), and square matrix products. The integer product, its mapping, and the float
 operation in float32, TF32 and bf16 (the last two channels-last; cuDNN picks its fastest algorithm)
-alternate; medians are compared, of calls timed by CUDA events. The host enqueues them ahead, so that
-they tell what the GPU takes; `train` has the host's time in it. The ratios count the mapping with
-the product: that of the input for `forward`, and half of that of the gradient for `input_grad` and
-`weight_grad`, which share it; weights are mapped once, outside. TOPS are those of the product
+alternate; medians are compared, of calls timed by CUDA events. The host enqueues them ahead, so
+that they tell what the GPU takes; `train` has the host's time in it. The ratios count the mapping
+with the product: that of the input for `forward`, and half of that of the gradient for `input_grad`
+and `weight_grad`, which share it; weights are mapped once, outside. TOPS are those of the product
 alone, 2 operations for each multiplication. `exact` says that the result for one image, or the
 whole matrix product, equals the reference backend's to the bit; it is checked outside the timing.
 """

@@ -16,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 BUILD = ROOT / 'tools' / 'build_pycuda.sh'
+READY = 'imported'  # what imports print does not count
 CACHE = Path(tempfile.gettempdir()) / f'mmint-driver-stub-{os.getuid()}'
 
 
@@ -55,9 +56,10 @@ def environment(record: Path, folder: Path) -> dict[str, str]:
 
 
 def run(code: str, record: Path, folder: Path) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """Runs Python there; what it did, and the driver's record."""
+    """Runs Python there; what it did and printed, and the driver's record."""
     done = subprocess.run(
-        [sys.executable, '-c', f'from driver_stub.seam import *\n{code}'],
+        [sys.executable, '-c', f'from driver_stub.seam import *\nprint({READY!r})\n{code}'],
         capture_output=True, text=True, env=environment(record, folder), check=False,
     )  # fmt: skip
+    done.stdout = done.stdout.partition(f'{READY}\n')[2]
     return done, record.read_text().splitlines() if record.exists() else []
