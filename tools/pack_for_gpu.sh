@@ -29,6 +29,9 @@ bash tools/build_pycuda.sh "$work/wheels"
 find "$folder/kernels" -type f ! -name '*.so' -delete
 find "$folder/kernels" -type d -empty -delete
 strip "$folder"/pycuda/*.so
+# Where transformers is there in version 5, mmpretrain takes it for the 4 that it asks for, and fails.
+sed -i "s/'transformers>=4.28.0'/'transformers>=4.28.0', 'transformers<5'/" \
+    "$folder/mmpretrain/utils/dependency.py"
 # What no run on that machine reads.
 rm -rf "$folder"/*/.mim/tools "$folder"/*/.mim/demo "$folder"/{yapftests,tests,docs,bin}
 find "$folder" -name __pycache__ -prune -exec rm -rf {} +

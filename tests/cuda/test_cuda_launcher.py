@@ -13,7 +13,7 @@ from simt import Emulator
 from mmint import backends
 from mmint.backends import NonFiniteError
 from mmint.backends.cuda import finite, launcher, quantize
-from mmint.backends.cuda.launcher import use_launcher, words_of
+from mmint.backends.cuda.launcher import packed, use_launcher
 from mmint.backends.errors import naming
 
 ARCHITECTURES = ['sm_75', 'sm_80', 'sm_86', 'sm_89', 'sm_90a', 'sm_100', 'sm_120']
@@ -266,7 +266,7 @@ def test_an_iteration_waits_for_the_device_once(monkeypatch):
 def test_tensors_on_different_devices():
     x = torch.zeros(1)
     with pytest.raises(ValueError, match='tensors on cpu and on meta.* move them with .to'):
-        words_of([x, (1, (x.to('meta'),))], x.device)
+        packed([x, (1, (x.to('meta'),))], x.device)
     use_launcher(Emulator())
     try:
         with pytest.raises(ValueError, match='tensors on cpu and on meta'):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mmint.backends.cuda.compiler import INCLUDES, with_includes
-from mmint.backends.cuda.launcher import SOURCES, Argument, tensors_of, words_of
+from mmint.backends.cuda.launcher import SOURCES, WORD, Argument, packed, tensors_of
 
 HERE = Path(__file__).parent
 CACHE = Path(tempfile.gettempdir()) / f'mmint-simt-{os.getuid()}'
@@ -81,7 +81,7 @@ class Emulator:
         arguments: Sequence[Argument],
         device: torch.device,
     ) -> None:
-        words = words_of(arguments, torch.device(device))
+        words = [word for (word,) in WORD.iter_unpack(packed(arguments, torch.device(device)))]
         buffers = _merged([_extent(t) for t in tensors_of(arguments) if t.numel()])
         where = ctypes.c_void_p()
         entry = getattr(kernel.library, f'simt_entry_{kernel.name}')

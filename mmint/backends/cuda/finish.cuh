@@ -39,15 +39,13 @@ struct finisher {
 
     /* The result of a sum to which `bias[i]` is added. */
     template <typename T> __device__ __forceinline__ float operator()(T sum, int64_t i) {
-        float result;
-        not_zero |= sum != 0;
-        if (fast) {
-            result = (float)((int)sum + (bias ? (int)bias[i] : 0)) * scale;
-        } else {
-            result = finish_sum(sum, excess, bias ? bias[i] : 0, exponent);
-        }
-        top = max(top, magnitude_bits(result));
-        return result;
+        if (fast) return scaled((int)sum, bias ? (int)bias[i] : 0);
+        return noted(sum != 0, finish_sum(sum, excess, bias ? bias[i] : 0, exponent));
+    }
+
+    /* The same where it is `fast`. */
+    __device__ __forceinline__ float scaled(int sum, int bias) {
+        return noted(sum != 0, (float)(sum + bias) * scale);
     }
 
     /* Notes what the block saw; all of its threads call it. */
@@ -58,5 +56,12 @@ struct finisher {
             if (block_top) atomicMax(&f.state->top, (int32_t)block_top);
             if (block_not_zero) atomicMax(&f.state->not_zero, 1);
         }
+    }
+
+private:
+    __device__ __forceinline__ float noted(bool is_not_zero, float result) {
+        not_zero |= is_not_zero;
+        top = max(top, magnitude_bits(result));
+        return result;
     }
 };

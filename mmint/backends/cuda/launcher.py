@@ -7,6 +7,7 @@ pointers and ``int64_t``, or structs of them, so that its arguments are a row of
     None            null pointer
     int             int64_t
     tuple of these  struct
+    bytes           words that were packed before
 
 `pycuda_launcher` runs kernels on a GPU; the tests have a second implementation, which runs the same
 sources on the CPU.
@@ -14,6 +15,7 @@ sources on the CPU.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +24,9 @@ import torch
 from torch import Tensor
 
 SOURCES = Path(__file__).parent
-Argument = Tensor | int | None | tuple['Argument', ...]
+Argument = Tensor | int | None | bytes | tuple['Argument', ...]
 Size = tuple[int, int, int]
+WORD = struct.Struct('q')
 
 
 class Launcher(Protocol):
@@ -107,13 +110,13 @@ def refuse_first_use() -> None:
     )
 
 
-def words_of(arguments: Sequence[Argument], device: torch.device) -> list[int]:
+def packed(arguments: Sequence[Argument], device: torch.device) -> bytes:
     """The 64-bit words that a kernel gets for its arguments.
 
     Raises:
         ValueError: if a tensor among them is not on ``device``.
     """
-    words: list[int] = []
+    pieces = []
     for argument in arguments:
         if isinstance(argument, Tensor):
             if argument.device != device:
@@ -121,12 +124,14 @@ def words_of(arguments: Sequence[Argument], device: torch.device) -> list[int]:
                     f'one operation was given tensors on {device} and on {argument.device}, on the '
                     'same device they are accepted: move them with .to(device)'
                 )
-            words.append(argument.data_ptr())
+            pieces.append(WORD.pack(argument.data_ptr()))
+        elif isinstance(argument, bytes):
+            pieces.append(argument)
         elif isinstance(argument, tuple):
-            words.extend(words_of(argument, device))
+            pieces.append(packed(argument, device))
         else:
-            words.append(0 if argument is None else int(argument))
-    return words
+            pieces.append(WORD.pack(0 if argument is None else argument))
+    return b''.join(pieces)
 
 
 def tensors_of(arguments: Sequence[Argument]) -> Iterator[Tensor]:

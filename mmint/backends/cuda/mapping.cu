@@ -6,7 +6,7 @@
  *
  * The second pass gives each thread one Philox block, that is eight elements, which lie in pairs 16
  * apart in the order of the logical shape. `quantize_*` writes in that order. `quantize_images_*`
- * turns (N, C, H * W) into (N, H * W, C): a block collects a tile of up to 32 channels by 256
+ * turns (N, C, H * W) into (N, H * W, C): a block collects a tile of up to 32 channels by 512
  * pixels in shared memory, runs of consecutive elements in the logical order, and writes it
  * channels-last, words of as many channels as fit.
  *
@@ -16,7 +16,7 @@
 #include "reduce.cuh"
 #include "rounding.cuh"
 
-enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 256 };
+enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512 };
 
 struct mapping {
     const uint32_t *x;
@@ -127,12 +127,15 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
     }
 }
 
-/* Tiles of TILE_CHANNELS by up to TILE_PIXELS; in shared memory each channel's pixels follow one
- * another, with a word more so that channels begin in different banks. */
+/* Elements of a word, and from one channel to the next in a tile: a word more than its pixels, so
+ * that channels begin in different banks. */
+template <typename T> constexpr int WORD_OF = 4 / sizeof(T);
+template <typename T> constexpr int PITCH_OF = TILE_PIXELS + WORD_OF<T>;
+
+/* Tiles of TILE_CHANNELS by up to TILE_PIXELS, in which each channel's pixels follow one another. */
 template <typename T, bool STOCHASTIC>
-__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite) {
-    enum { WORD = 4 / sizeof(T), PITCH = TILE_PIXELS + WORD };
-    __shared__ __align__(4) T tile[TILE_CHANNELS * PITCH];
+__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite, T *tile) {
+    constexpr int WORD = WORD_OF<T>, PITCH = PITCH_OF<T>;
     const rounder<T, STOCHASTIC> round(exponent, finite);
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
@@ -166,14 +169,20 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
             auto at = [&](int place) {
                 return down > 1 ? row + place : place + (int)__umulhi(place, by_pixels) * (PITCH - pixels);
             };
-            if (pairs && start % 2 == 0 && place0 >= 0 && place0 + 49 < length) {
+            if (pairs) { /* each inside of the run, or outside */
                 uint2 of[4];
 #pragma unroll
-                for (int w = 0; w < 4; w++) of[w] = *(const uint2 *)(x + 16 * w);
+                for (int w = 0; w < 4; w++) {
+                    const int place = place0 + 16 * w;
+                    of[w] = make_uint2(0, 0);
+                    if (place >= 0 && place < length) of[w] = *(const uint2 *)(x + 16 * w);
+                }
 #pragma unroll
-                for (int w = 0; w < 4; w++)
-                    put(tile + at(place0 + 16 * w), round.pair(of[w].x, of[w].y, word_of(words, w)),
-                        true);
+                for (int w = 0; w < 4; w++) {
+                    const int place = place0 + 16 * w;
+                    if (place >= 0 && place < length)
+                        put(tile + at(place), round.pair(of[w].x, of[w].y, word_of(words, w)), true);
+                }
                 continue;
             }
 #pragma unroll 1
@@ -227,16 +236,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(mapping m) {
                         : quantize<int16_t, false>(m, exponent, finite);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_8(mapping m) {
+    __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
     int exponent;
     const bool finite = prepare(m, &exponent);
-    m.random.stochastic ? quantize_images<int8_t, true>(m, exponent, finite)
-                        : quantize_images<int8_t, false>(m, exponent, finite);
+    m.random.stochastic ? quantize_images<int8_t, true>(m, exponent, finite, tile)
+                        : quantize_images<int8_t, false>(m, exponent, finite, tile);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_16(mapping m) {
+    __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
     int exponent;
     const bool finite = prepare(m, &exponent);
-    m.random.stochastic ? quantize_images<int16_t, true>(m, exponent, finite)
-                        : quantize_images<int16_t, false>(m, exponent, finite);
+    m.random.stochastic ? quantize_images<int16_t, true>(m, exponent, finite, tile)
+                        : quantize_images<int16_t, false>(m, exponent, finite, tile);
 }
 
 /* The exponent of integers to be mapped back: one on the device, if given, and an addend. */

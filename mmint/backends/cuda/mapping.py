@@ -11,7 +11,7 @@ from . import finite
 from .launch import THREADS, launch, words
 from .launcher import Argument, launcher
 
-TILE_CHANNELS, TILE_PIXELS = 32, 256
+TILE_CHANNELS, TILE_PIXELS = 32, 512
 MAX_PARTS = 1024
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 

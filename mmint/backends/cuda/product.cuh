@@ -35,20 +35,27 @@
 template <int WN> constexpr int STAGED = WN + 4;
 
 /* A warp's sums become float32 in `out`, or stay as they are in `parts`: 16 rows at a time, by way of
- * shared memory, so that lanes write neighbours. */
+ * shared memory, so that lanes write neighbours. Nearly always the finish is `fast`, and then several
+ * rows are under way at once. */
 template <bool A_ALONG_K, bool B_ALONG_K, int WM, int WN>
 __device__ __forceinline__ void write(const product &p, const task &t, int (&sums)[WM / 16][WN / 8][4],
                                       int warp_row, int warp_column, int *staged) {
-    const int lane = threadIdx.x % LANES, rows = (int)p.rows, first_column = t.column0 + warp_column;
+    constexpr int COLUMNS = WN / LANES;
+    const int lane = threadIdx.x % LANES, first_column = t.column0 + warp_column + lane;
     const places place = {p, t.v, t.h, B_ALONG_K};
-    int64_t to[WN / LANES];
-#pragma unroll
-    for (int j = 0; j < WN / LANES; j++) {
-        const int column = first_column + j * LANES + lane;
-        to[j] = column < t.columns ? place(column) : -1;
-    }
     finisher finish(p.end);
-    const int64_t problem = t.problem;
+    int64_t to[COLUMNS];
+    int column_bias[COLUMNS];
+#pragma unroll
+    for (int j = 0; j < COLUMNS; j++) {
+        const int column = first_column + j * LANES;
+        to[j] = column < t.columns ? place(column) : -1;
+        column_bias[j] = finish.bias && p.bias_column && to[j] >= 0 ? (int)finish.bias[column] : 0;
+    }
+    const int64_t *row_bias =
+        finish.bias && p.bias_row ? finish.bias + t.problem * p.bias_problem : NULL;
+    int32_t *parts = p.parts + ((t.split * p.problems + t.problem) * p.horizontal.phases *
+                                    p.vertical.phases + t.phase) * p.rows * p.columns + first_column;
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) {
 #pragma unroll
@@ -58,22 +65,36 @@ __device__ __forceinline__ void write(const product &p, const task &t, int (&sum
                 staged[place_of<A_ALONG_K>(e / 2, lane / 4) * STAGED<WN> + j / 2 * 16 +
                        place_of<B_ALONG_K>(j % 2, lane % 4 * 2 + e % 2)] = sums[i][j][e];
         __syncwarp();
-        const int first = t.row0 + warp_row + 16 * i;
-        for (int r = 0; r < min((int)SIXTEEN, rows - first); r++) {
-            const int row = first + r;
+        const int first = t.row0 + warp_row + 16 * i, rows = min((int)SIXTEEN, (int)p.rows - first);
+        float *out = p.out + t.problem * p.out_problem + first * p.out_row;
+        const int *sum = staged + lane;
+        if (p.parts) {
+#pragma unroll 4
+            for (int r = 0; r < rows; r++)
 #pragma unroll
-            for (int j = 0; j < WN / LANES; j++) {
-                if (to[j] < 0) continue;
-                const int sum = staged[r * STAGED<WN> + j * LANES + lane];
-                const int64_t column = first_column + j * LANES + lane;
-                if (p.parts)
-                    p.parts[(((t.split * p.problems + problem) * p.horizontal.phases *
-                              p.vertical.phases + t.phase) * rows + row) * p.columns + column] = sum;
-                else
-                    p.out[problem * p.out_problem + row * p.out_row + to[j]] =
-                        finish(sum, problem * p.bias_problem + row * p.bias_row +
-                                        column * p.bias_column);
+                for (int j = 0; j < COLUMNS; j++)
+                    if (to[j] >= 0)
+                        parts[(first + r) * p.columns + j * LANES] = sum[r * STAGED<WN> + j * LANES];
+        } else if (finish.fast) {
+#pragma unroll 4
+            for (int r = 0; r < rows; r++) {
+                const int bias = row_bias ? (int)row_bias[first + r] : 0;
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+                    if (to[j] >= 0)
+                        out[r * p.out_row + to[j]] = finish.scaled(sum[r * STAGED<WN> + j * LANES],
+                                                                   bias + column_bias[j]);
             }
+        } else {
+#pragma unroll 1
+            for (int r = 0; r < rows; r++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+                    if (to[j] >= 0)
+                        out[r * p.out_row + to[j]] =
+                            finish(sum[r * STAGED<WN> + j * LANES],
+                                   t.problem * p.bias_problem + (first + r) * p.bias_row +
+                                       (first_column + j * LANES) * p.bias_column);
         }
         __syncwarp();
     }

@@ -14,7 +14,7 @@ from ...numerics import FixedPoint, RandomBits
 from ..geometry import Geometry
 from ..host.checks import check_matrices
 from .depthwise import launch_depthwise
-from .finish import Finish
+from .finish import Finish, most
 from .operands import alike, empty, filled, lines
 from .schedule import Axis, Product, axes, launch_product
 
@@ -45,8 +45,8 @@ def conv2d(
         b = filled(b.permute(0, 2, 3, 1), groups, vector)
         channels = a.shape[3]
         k, rows, pixels = math.prod(taps) * channels, filters // groups, height * width
-        launch_product('kk', vector, finish, x.bits, weight.bits, Product(
-            a, b, out, rows, images * pixels, k, rows * k, channels, rows * pixels, k, b.shape[3],
+        launch_product('kk', vector, finish, most(x.bits, weight.bits), (a, b, out), Product(
+            rows, images * pixels, k, rows * k, channels, rows * pixels, k, b.shape[3],
             channels, *axes(size, (height, width), taps, geometry), pixels, 1, images, groups,
             bias_problem=rows, out_image=filters * pixels, out_y=width,
         ))  # fmt: skip
@@ -88,8 +88,8 @@ def conv2d_input_grad(
             for i, axis in enumerate(axes(size, grad_size, taps, geometry))
         )  # fmt: skip
         columns = images * math.prod(-(-a.positions // a.stride) for a in (vertical, horizontal))
-        launch_product('kk', vector, finish, grad.bits, weight.bits, Product(
-            a, b, out, rows, columns, k, rows * k, depth, rows * pixels, k, b.shape[3], depth,
+        launch_product('kk', vector, finish, most(grad.bits, weight.bits), (a, b, out), Product(
+            rows, columns, k, rows * k, depth, rows * pixels, k, b.shape[3], depth,
             vertical, horizontal, pixels, 1, images, groups, backward=True, bias_problem=rows,
             out_image=all_channels * pixels, out_y=size[1],
         ))  # fmt: skip
@@ -118,8 +118,8 @@ def conv2d_weight_grad(
         a = filled(a.permute(0, 2, 3, 1), groups, vector)
         b = filled(b.permute(0, 2, 3, 1), groups, vector)
         depth, window = b.shape[3] // groups, math.prod(taps)
-        launch_product('rr', vector, finish, grad.bits, x.bits, Product(
-            a, b, out, rows, window * depth, pixels, a.shape[3] // groups, depth,
+        launch_product('rr', vector, finish, most(grad.bits, x.bits), (a, b, out), Product(
+            rows, window * depth, pixels, a.shape[3] // groups, depth,
             rows * channels * window, a.shape[3], b.shape[3], depth,
             *axes(size, grad_size, taps, geometry), channels * window, window, images, groups,
             out_y=1, out_width=channels,
@@ -150,8 +150,8 @@ def matmul(
         channels = right.shape[2]
         line = Axis(n if b_along_k else k, n if b_along_k else k)
         kind = ('k' if a_along_k else 'r') + ('k' if b_along_k else 'r')
-        launch_product(kind, vector, finish, a.bits, b.bits, Product(
-            left, right, out, m, n if b_along_k else channels, channels if b_along_k else k,
+        launch_product(kind, vector, finish, most(a.bits, b.bits), (left, right, out), Product(
+            m, n if b_along_k else channels, channels if b_along_k else k,
             left.stride(0), right.stride(0), m * n, left.stride(1), right.stride(1), channels,
             Axis(1, 1), line, n, 1, problems=len(left), bias_row=0, bias_column=1, out_width=n,
         ))  # fmt: skip

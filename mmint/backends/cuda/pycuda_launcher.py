@@ -13,7 +13,6 @@ The last reference to a PyCUDA context detaches it, which would destroy PyTorch'
 from __future__ import annotations
 
 import atexit
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 
 from .compiler import cubin
-from .launcher import SOURCES, Argument, Size, refuse_first_use, words_of
+from .launcher import SOURCES, Argument, Size, packed, refuse_first_use
 
 OLDEST = (7, 5)
 STATIC_SHARED = 48 << 10  # more needs permission
@@ -134,8 +133,7 @@ class PyCudaLauncher:
             RuntimeError: if the driver refuses the launch; torch.cuda.OutOfMemoryError for want of
                 memory.
         """
-        words = words_of(arguments, device)
-        packed = struct.pack(f'{len(words)}q', *words)
+        words = packed(arguments, device)
         with self._in_context(device, kernel.name) as held:
             if shared > kernel.shared:
                 limit = self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -143,10 +141,10 @@ class PyCudaLauncher:
                 kernel.shared = shared
             current = torch.cuda.current_stream(device)
             if current.cuda_stream == 0:
-                kernel.function._launch_kernel(grid, block, packed, shared, None)
+                kernel.function._launch_kernel(grid, block, words, shared, None)
             else:
                 with _in_order(held.for_torch, current):
-                    kernel.function._launch_kernel(grid, block, packed, shared, held.stream)
+                    kernel.function._launch_kernel(grid, block, words, shared, held.stream)
 
     @contextmanager
     def _in_context(self, device: torch.device, what: str) -> Iterator[Device]:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry
-from .finish import Finish, most
+from .finish import Finish
 from .launch import THREADS, launch
-from .launcher import Argument, launcher
+from .launcher import WORD, launcher
 
 INT32_MOST = 2**31 - 1
 STAGE = 64  # steps of K that a block takes at a time
+MAX_SHAPES = 4096  # whose schedules are kept
 MIN_STAGES = 8  # of a part of a product that is split along K
 
 
 class Axis(NamedTuple):
-    """The struct ``axis`` of product.cuh."""
+    """The struct ``axis`` of schedule.cuh."""
 
     size: int
     positions: int
@@ -36,11 +37,8 @@ class Axis(NamedTuple):
 
 
 class Product(NamedTuple):
-    """The struct ``product`` of product.cuh."""
+    """The sizes in the struct ``product`` of schedule.cuh."""
 
-    a: Tensor
-    b: Tensor
-    out: Tensor
     rows: int
     columns: int
     k: int
@@ -63,25 +61,24 @@ class Product(NamedTuple):
     out_image: int = 0
     out_y: int = 0
     out_width: int = 0
-    parts: Tensor | None = None
-    splits: int = 1
-    finish: tuple[Argument, ...] = (None, None)
-
-    def arguments(self) -> tuple[Argument, ...]:
-        """The fields in the struct's order."""
-        stages = -(-self.k // STAGE)
-        return (
-            self.a, self.b, self.out, self.parts, self.finish, self.backward, self.problems,
-            self.splits, stages, self.rows, self.columns, self.k, self.a_problem, self.b_problem,
-            self.out_problem, self.bias_problem, self.bias_row, self.bias_column, self.a_pitch,
-            self.images, self.b_pitch, self.channels, self.vertical, self.horizontal, self.out_row,
-            self.out_image, self.out_y, self.out_x, self.out_width,
-        )  # fmt: skip
 
     @property
     def groups(self) -> int:
         """Problems, each in all of its phases."""
         return self.problems * self.vertical.phases * self.horizontal.phases
+
+
+@functools.lru_cache(MAX_SHAPES)
+def sizes(p: Product, splits: int) -> bytes:
+    """A product that is split so many times, in the struct's order after its pointers."""
+    stages = -(-p.k // STAGE)
+    words = (
+        p.backward, p.problems, splits, stages, p.rows, p.columns, p.k, p.a_problem, p.b_problem,
+        p.out_problem, p.bias_problem, p.bias_row, p.bias_column, p.a_pitch, p.images, p.b_pitch,
+        p.channels, *p.vertical, *p.horizontal, p.out_row, p.out_image, p.out_y, p.out_x,
+        p.out_width,
+    )  # fmt: skip
+    return b''.join(map(WORD.pack, words))
 
 
 class Tile(NamedTuple):
@@ -95,12 +92,13 @@ class Tile(NamedTuple):
     shared: int
     blocks: int  # that a multiprocessor runs at a time
     cost: float  # of a sum, against the large tile's
+    overhead: int  # before and after the sums, in stages; what other blocks hide is left out
 
 
-LARGE = Tile('large', 16, 128, 256, 256, 4 * (128 + 256) * STAGE, 1, 1.0)
-SMALL = Tile('small', 16, 64, 128, 128, 3 * (64 + 128) * STAGE, 3, 1.2)
-NARROW = Tile('narrow', 4, 64, 64, 128, 3 * (64 + 64) * STAGE, 4, 1.4)
-INT16 = Tile('16', 1, 16, 16, 256, 0, 8, 1.0)
+LARGE = Tile('large', 16, 128, 256, 256, 4 * (128 + 256) * STAGE, 1, 1.0, 8)
+SMALL = Tile('small', 16, 64, 128, 128, 3 * (64 + 128) * STAGE, 3, 1.2, 3)
+NARROW = Tile('narrow', 4, 64, 64, 128, 3 * (64 + 64) * STAGE, 4, 1.4, 3)
+INT16 = Tile('16', 1, 16, 16, 256, 0, 8, 1.0, 0)
 
 
 def axes(
@@ -115,10 +113,19 @@ def axes(
 
 
 def launch_product(
-    kind: str, vector: int, finish: Finish, a_bits: int, b_bits: int, product: Product
+    kind: str,
+    vector: int,
+    finish: Finish,
+    largest: int,
+    operands: tuple[Tensor, Tensor, Tensor],
+    product: Product,
 ) -> None:
-    """Launches a product, in parts if it has long sums or few."""
-    device = product.out.device
+    """Launches a product of ``operands`` A, B and the result, in parts if it has long sums or few.
+
+    ``largest`` is the largest magnitude of a product of mantissas.
+    """
+    a, b, out = operands
+    device = out.device
     pixels = product.images * product.vertical.size * product.horizontal.size
     if max(pixels, product.columns, product.k) > INT32_MOST:
         raise ValueError(
@@ -126,48 +133,53 @@ def launch_product(
             f'of images with {pixels} pixels, up to {INT32_MOST} of each are accepted: use a '
             'smaller batch'
         )
-    tile, splits = plan(product, vector, most(a_bits, b_bits), device)
+    tile, splits = plan(product, vector, largest, device)
     parts = None
     if splits > 1:
         shape = splits, product.groups, product.rows, product.columns
         parts = torch.empty(shape, dtype=torch.int32, device=device)
-    product = product._replace(parts=parts, splits=splits, finish=finish.arguments())
+    arguments = [(a, b, out, parts, finish.arguments(), sizes(product, splits))]
     source = 'product16.cu' if tile is INT16 else f'product_{kind}.cu'
     kernel = launcher().kernel(source, f'{kind}_{tile.name}', device)
     launcher().launch(
         kernel, (tiles_of(product, tile) * splits, 1, 1), (tile.threads, 1, 1), tile.shared,
-        [product.arguments()], device,
+        arguments, device,
     )  # fmt: skip
     if splits > 1:
         launch(
             'add_parts.cu', 'add_parts', -(-product.rows * product.columns // THREADS), THREADS,
-            [product.arguments(), kind[1] == 'k'], device,
+            [*arguments, kind[1] == 'k'], device,
         )  # fmt: skip
 
 
 def plan(product: Product, vector: int, largest: int, device: torch.device) -> tuple[Tile, int]:
-    """The tile, and into how many parts K is split, that take the least time by a simple model.
+    """The tile, and into how many parts K is split, that take the least time by a simple model."""
+    architecture = launcher().architecture(device)
+    return _plan(product, vector, largest, processors(device), architecture)
 
-    ``largest`` is the largest magnitude of a product of mantissas.
-    """
+
+@functools.lru_cache(MAX_SHAPES)
+def _plan(
+    product: Product, vector: int, largest: int, processors: int, architecture: str
+) -> tuple[Tile, int]:
     if vector == 1:
         return INT16, 1
     stages = -(-product.k // STAGE)
     least = -(-stages // (INT32_MOST // largest // STAGE))
 
     def split(tile: Tile) -> int:
-        room = tile.blocks * processors(device) // tiles_of(product, tile)
+        room = tile.blocks * processors // tiles_of(product, tile)
         return max(least, min(room, stages // MIN_STAGES), 1)
 
     def time(tile: Tile) -> float:
-        splits, at_once = split(tile), tile.blocks * processors(device)
+        splits, at_once = split(tile), tile.blocks * processors
         turns = -(-tiles_of(product, tile) * splits // at_once)
-        return turns * tile.blocks * tile.rows * tile.columns * tile.cost / splits
+        long = stages / splits + tile.overhead
+        return turns * tile.blocks * tile.rows * tile.columns * tile.cost * long
 
     if vector == 4:
         return NARROW, split(NARROW)
-    tiles = [SMALL] if launcher().architecture(device) == 'sm_75' else [LARGE, SMALL]
-    tile = min(tiles, key=time)
+    tile = min([SMALL] if architecture == 'sm_75' else [LARGE, SMALL], key=time)
     return tile, split(tile)
 
 

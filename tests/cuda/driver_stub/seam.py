@@ -14,7 +14,7 @@ from simt import Emulator
 from simt.emulator import ENTRY
 
 from mmint.backends.cuda import launcher, pycuda_launcher
-from mmint.backends.cuda.launcher import use_launcher, words_of
+from mmint.backends.cuda.launcher import packed, use_launcher
 
 __all__ = [
     'CUDA', 'Both', 'Stream', 'driver', 'launcher', 'on_stream', 'sys', 'threading', 'torch',
@@ -96,9 +96,8 @@ class Both:
         return self.emulator.kernel(source, name, device), self.pycuda.kernel(source, name, CUDA)
 
     def launch(self, kernel, grid, block, shared, arguments, device):
-        words = words_of(arguments, device)
-        packed = b''.join(word.to_bytes(8, 'little', signed=word < 0) for word in words)
+        words = packed(arguments, device)
         sizes = ' '.join(','.join(map(str, size)) for size in (grid, block))
-        self.given.append(f'{kernel[0].name} {sizes} {shared} {packed.hex() or "-"}')
-        self.pycuda.launch(kernel[1], grid, block, shared, words, CUDA)
+        self.given.append(f'{kernel[0].name} {sizes} {shared} {words.hex() or "-"}')
+        self.pycuda.launch(kernel[1], grid, block, shared, [words], CUDA)
         self.emulator.launch(kernel[0], grid, block, shared, arguments, device)
