@@ -12,7 +12,7 @@ if [ "$("$python" -c 'import sys; print(*sys.version_info[:2])')" != "3 12" ]; t
     exit 1
 fi
 needs="addict ftfy mako mat4py model-index modelindex ordered-set platformdirs prettytable
-    pycocotools pytools siphash24 termcolor terminaltables typing_extensions wcwidth yapf"
+    pycocotools pytools shapely siphash24 termcolor terminaltables typing_extensions wcwidth yapf"
 
 mkdir -p "$1"
 folder="$(cd "$1" && pwd)"
