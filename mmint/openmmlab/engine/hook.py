@@ -9,7 +9,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, activation_checkpointing
 from torch.utils import checkpoint
@@ -61,7 +61,7 @@ class IntTrainingHook(Hook):
         Raises:
             ValueError: if the run uses mixed precision.
         """
-        if isinstance(runner.optim_wrapper, AmpOptimWrapper):
+        if isinstance(runner.optim_wrapper, AmpOptimWrapper | ApexOptimWrapper):
             raise ValueError(mixed_precision(type(runner.optim_wrapper).__name__))
         optimizer = runner.optim_wrapper.optimizer
         if isinstance(optimizer, IntSGD):

@@ -7,15 +7,15 @@ import inspect
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ...optim import IntSGD
-from .optim_wrapper import mixed_precision
 
 IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
-AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
+MIXED_PRECISION = {wrapper.__name__: wrapper for wrapper in (AmpOptimWrapper, ApexOptimWrapper)}
 
 
 @RUNNERS.register_module()
@@ -24,7 +24,7 @@ class IntRunner(Runner):
 
     ``from_cfg`` adds `IntTrainingHook` with the settings under ``integer``, and where the optimizer
     is SGD, replaces it by `IntSGD` and its wrapper by `IntOptimWrapper`, with the same numbers. Any
-    other optimizer stays as it is, in float.
+    other optimizer stays as it is, in float. A wrapper of mixed precision becomes one without.
     """
 
     @classmethod
@@ -32,9 +32,16 @@ class IntRunner(Runner):
         """Builds a runner from a config.
 
         Raises:
-            ValueError: if the config asks for mixed precision.
+            ValueError: if the settings under ``integer`` or of SGD are not accepted.
         """
-        return super().from_cfg(to_integer(cfg))
+        runner = super().from_cfg(to_integer(cfg))
+        replaced = _type_name(cfg.get('optim_wrapper'))
+        if replaced in MIXED_PRECISION:
+            runner.logger.info(
+                f'The optimizer wrapper {replaced} is replaced by one without mixed precision, '
+                'which integer layers do not need'
+            )
+        return runner
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
@@ -57,7 +64,7 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     """The config that `IntRunner` makes of ``cfg``, which stays as it is.
 
     Raises:
-        ValueError: if the config asks for mixed precision.
+        ValueError: if the settings under ``integer`` or of SGD are not accepted.
     """
     cfg = copy.deepcopy(cfg)
     hooks = list(cfg.get('custom_hooks') or [])
@@ -71,8 +78,10 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     cfg['custom_hooks'] = hooks
     wrapper = cfg.get('optim_wrapper') or {}
     wrapper_type = _type_name(wrapper) or 'OptimWrapper'
-    if wrapper_type in AMP_WRAPPERS:
-        raise ValueError(mixed_precision(wrapper_type))
+    if wrapper_type in MIXED_PRECISION:
+        for key in inspect.signature(MIXED_PRECISION[wrapper_type]).parameters:
+            wrapper.pop(key, None)
+        wrapper['type'] = wrapper_type = 'OptimWrapper'
     optimizer: Any = wrapper.get('optimizer')
     if wrapper_type == 'OptimWrapper' and _type_name(optimizer) == 'SGD':
         wrapper['type'] = 'IntOptimWrapper'
