@@ -1,5 +1,7 @@
 """What a run refuses, and what it says."""
 
+import re
+
 import pytest
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import DATASETS, RUNNERS
@@ -60,11 +62,13 @@ def test_bad_settings_stop_the_run_before_it_starts(tmp_path, settings, message)
     assert not list(tmp_path.glob('*.pth'))
 
 
-def test_an_unknown_setting_is_named(tmp_path):
+@pytest.mark.parametrize('settings', [None, 8, [8], dict(bit=8)])
+def test_what_is_no_dict_of_known_settings_is_refused(tmp_path, settings):
     cfg = integer(tmp_path)
-    cfg.integer = dict(bit=8)
-    with pytest.raises(TypeError, match="'bit'"):
-        RUNNERS.build(cfg)
+    cfg.integer = settings
+    given = re.escape(f'integer = {settings!r}, a dict of bits, include, exclude, layer_bits is')
+    with pytest.raises(TypeError, match=f'^the config has {given} accepted: write integer = dict'):
+        to_integer(cfg)
 
 
 def test_settings_in_two_places_are_refused(tmp_path):

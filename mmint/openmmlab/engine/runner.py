@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ...optim import IntSGD
+from .hook import IntTrainingHook
 
 IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
 MIXED_PRECISION = {wrapper.__name__: wrapper for wrapper in (AmpOptimWrapper, ApexOptimWrapper)}
@@ -32,7 +33,7 @@ class IntRunner(Runner):
         """Builds a runner from a config.
 
         Raises:
-            ValueError: if the settings under ``integer`` or of SGD are not accepted.
+            TypeError, ValueError: as `to_integer`.
         """
         runner = super().from_cfg(to_integer(cfg))
         replaced = _type_name(cfg.get('optim_wrapper'))
@@ -64,12 +65,21 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     """The config that `IntRunner` makes of ``cfg``, which stays as it is.
 
     Raises:
-        ValueError: if the settings under ``integer`` or of SGD are not accepted.
+        TypeError: if the settings under ``integer`` are no dict of those that there are.
+        ValueError: if they are in two places, or SGD has settings that `IntSGD` lacks.
     """
     cfg = copy.deepcopy(cfg)
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(_type_name(hook) == 'IntTrainingHook' for hook in hooks):
-        hooks.append(dict(type='IntTrainingHook', **cfg.get('integer', {})))
+        settings = cfg.get('integer', {})
+        accepted = list(inspect.signature(IntTrainingHook).parameters)
+        if not isinstance(settings, dict) or not set(settings) <= set(accepted):
+            raise TypeError(
+                f'the config has integer = {settings!r}, a dict of {", ".join(accepted)} is '
+                "accepted: write integer = dict(bits=8), or runner_type = 'Runner' to train in "
+                'float'
+            )
+        hooks.append(dict(type='IntTrainingHook', **settings))
     elif 'integer' in cfg:
         raise ValueError(
             'the config has an IntTrainingHook of its own and the key `integer`, one of them is '
