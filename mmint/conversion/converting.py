@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..layers import IntLayer
 from ..layers.base import DEFAULT_BITS
@@ -48,9 +49,18 @@ def convert(
         One entry for each module that was converted or has parameters of its own, in order.
 
     Raises:
-        ValueError: if bits are not in 4..16, a pattern matches no module, or a layer's settings
-            have no integer counterpart; nothing is converted.
+        TypeError: if ``include`` or ``exclude`` is no list of patterns, or ``layer_bits`` no dict.
+        ValueError: if bits are not in 4..16, a pattern matches no module, a module has no
+            parameters yet or other bits already, or a layer's settings have no integer
+            counterpart; nothing is converted.
     """
+    _check_patterns('include', include)
+    _check_patterns('exclude', exclude)
+    if not isinstance(layer_bits, Mapping | None):
+        raise TypeError(
+            f'layer_bits={layer_bits!r} was given, a dict of bits by pattern is accepted: write '
+            "layer_bits={'backbone.conv1': 12}, for one"
+        )
     layer_bits = dict(layer_bits or {})
     for width in (bits, *layer_bits.values()):
         check_bits(width)
@@ -66,11 +76,25 @@ def convert(
             )
     plan: dict[nn.Module, type[nn.Module] | None] = {}
     for module, aliases in names.items():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(
+                f'the module {aliases[0]} was given, a {type(module).__name__} that has no '
+                'parameters yet, one with parameters is accepted: give it the size of its input, '
+                'or run the model once before it is converted'
+            )
         chosen = _chosen(aliases, include, exclude)
+        has, wanted = _own_bits(module), _width(aliases, bits, layer_bits)
+        if chosen and has not in (None, wanted):
+            raise ValueError(
+                f'the module {aliases[0]!r} was given, which has {has} bits already, and {wanted} '
+                'are asked for: exclude it, give its bits in `layer_bits`, or convert the float '
+                'model'
+            )
         becomes = plan[module] = integer_class(type(module)) if chosen else None
         if becomes is None:
             continue
-        if 'forward' in module.__dict__:
+        forward = module.__dict__.get('forward')
+        if (forward.own if isinstance(forward, ForwardScope) else forward) is not None:
             raise ValueError(
                 f'the module {aliases[0]} was given, whose `forward` was replaced on the instance, '
                 f'a {type(module).__name__} with the one of its class is accepted: exclude it from '
@@ -83,19 +107,19 @@ def convert(
         before, becomes = type(module).__name__, plan[module]
         if becomes is not None:
             module.__class__ = becomes
+            module.__dict__.pop('forward', None)  # the scope of a layer that was excluded before
         if isinstance(module, IntLayer):
             if becomes is not None:
                 module.make_integer(_width(aliases, bits, layer_bits))
             module.site = Site(aliases[0], number)
         elif _has_operations(module):
             chosen = _chosen(aliases, include, exclude)
-            inside = _width(aliases, bits, layer_bits) if chosen else None
+            inside = _width(aliases, bits, layer_bits) if chosen else _own_bits(module)
             module.forward = ForwardScope(module, Site(aliases[0], number), inside)
         after = type(module).__name__
-        own_bits = module.bits if isinstance(module, IntLayer) else None
-        scope = module.__dict__.get('forward')
-        if isinstance(scope, ForwardScope) and scope.bits is not None:
-            after = CLASS_KEPT
+        own_bits = _own_bits(module)
+        if own_bits is not None and not isinstance(module, IntLayer):
+            after, own_bits = CLASS_KEPT, None
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own or type(module) in integer_classes():
             report.append(Converted(aliases[0], before, after, own_bits, own))
@@ -108,6 +132,24 @@ def _chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]
 
 def _width(names: Sequence[str], bits: int, layer_bits: Mapping[str, int]) -> int:
     return [bits, *(w for pattern, w in layer_bits.items() if _matches(names, pattern))][-1]
+
+
+def _own_bits(module: nn.Module) -> int | None:
+    """The width of an integer layer, or of what a module's own code computes; None in float."""
+    if isinstance(module, IntLayer):
+        return module.bits
+    scope = module.__dict__.get('forward')
+    return scope.bits if isinstance(scope, ForwardScope) else None
+
+
+def _check_patterns(name: str, patterns: Sequence[str]) -> None:
+    is_list = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+    if not is_list or not all(isinstance(pattern, str) for pattern in patterns):
+        example = patterns if isinstance(patterns, str) else 'backbone'
+        raise TypeError(
+            f'{name}={patterns!r} was given, a list of patterns is accepted: write '
+            f'{name}=[{example!r}], for one'
+        )
 
 
 def _has_operations(module: nn.Module) -> bool:

@@ -170,6 +170,69 @@ def test_bad_settings_are_refused_and_nothing_is_converted(bad, message):
     assert classes(model) == before
 
 
+WRONG_KIND = [
+    (
+        dict(exclude='head'),
+        "exclude='head' was given, a list of patterns .*: write exclude=\\['head'",
+    ),
+    (
+        dict(include='head'),
+        "include='head' was given, a list of patterns .*: write include=\\['head'",
+    ),
+    (dict(exclude=None), 'exclude=None was given, a list of patterns is accepted: write exclude='),
+    (dict(include=[8]), 'include=.8. was given, a list of patterns is accepted: write include='),
+    (
+        dict(layer_bits=['head']),
+        r"layer_bits=\['head'\] was given, a dict of bits by pattern is acc",
+    ),
+    (dict(layer_bits=12), 'layer_bits=12 was given, a dict of bits by pattern is accepted: write'),
+]
+
+
+@pytest.mark.parametrize('bad, message', WRONG_KIND)
+def test_settings_of_the_wrong_kind_are_refused_and_nothing_is_converted(bad, message):
+    model = net()
+    before = classes(model)
+    with pytest.raises(TypeError, match=message):
+        convert(model, **bad)
+    assert classes(model) == before
+
+
+@pytest.mark.parametrize('exclude', [[], ['1']])
+def test_a_module_without_parameters_yet_is_refused_and_accepted_once_it_has_them(exclude):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LazyConv2d(4, 3))
+    with pytest.raises(ValueError, match='1 was given, a LazyConv2d that has no parameters yet'):
+        convert(model, exclude=exclude)
+    assert type(model[0]) is nn.Conv2d
+    model(torch.ones(1, 3, 8, 8))
+    convert(model, exclude=exclude)
+    assert type(model[1]) is (nn.Conv2d if exclude else IntConv2d)
+
+
+def test_a_second_conversion_to_other_bits_is_refused_and_nothing_converted():
+    model = net()
+    convert(model, exclude=['head'])
+    with pytest.raises(ValueError, match='has 8 bits already, and 4 are asked for: exclude it'):
+        convert(model, bits=4)
+    assert type(model.head[1]) is nn.Linear
+    layer = nn.Sequential(IntLinear(2, 2, bits=6))
+    with pytest.raises(ValueError, match="'0' was given, which has 6 bits already, and 8 are"):
+        convert(layer)
+    convert(layer, layer_bits={'0': 6})
+
+
+def test_a_second_conversion_leaves_alone_what_it_excludes():
+    model = net()
+    convert(model, bits=6, include=['backbone'])
+    convert(model, exclude=['backbone'])
+    assert {layer: bits for layer, bits in integer_layers(model).items() if bits == 6} == {
+        'backbone.0': 6, 'backbone.1': 6, 'backbone.2': 6,
+    }  # fmt: skip
+    assert (model.backbone.forward.bits, model.neck['odd'].forward.bits, model.forward.bits) == (
+        6, 8, 8,
+    )  # fmt: skip
+
+
 def test_an_unknown_pattern_is_answered_with_the_names_there_are():
     with pytest.raises(ValueError, match='begin with backbone, neck, head$'):
         convert(net(), include=['bakbone'])

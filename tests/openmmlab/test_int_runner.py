@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import RUNNERS
 from tiny_run import SGD, TinyClassifier, assert_same, by_hand, integer, read_log, stock, train
 from torch import nn
@@ -74,7 +74,7 @@ def test_classes_instead_of_names_mean_the_same(tmp_path):
 
 
 PYTHON_STYLE_BASE = """
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch.optim import SGD
 
 optim_wrapper = dict(
@@ -110,6 +110,37 @@ def test_another_optimizer_stays_float_and_one_line_says_so(tmp_path):
     assert type(runner.optim_wrapper.optimizer) is torch.optim.AdamW
     assert type(runner.model.stem) is IntConv2d
     assert read_log(tmp_path).count('AdamW updates the weights in float') == 1
+
+
+AMP = dict(loss_scale='dynamic', dtype='float16', use_fsdp=True)
+
+
+@pytest.mark.parametrize(
+    'wrapper, settings',
+    [
+        ('AmpOptimWrapper', AMP),
+        ('mmengine.AmpOptimWrapper', dict(loss_scale=512.0)),
+        (AmpOptimWrapper, AMP),
+        ('ApexOptimWrapper', dict(opt_level='O1', loss_scale='dynamic')),
+    ],
+)
+def test_mixed_precision_is_replaced_and_one_line_says_so(tmp_path, wrapper, settings):
+    cfg = integer(tmp_path / 'a', wrapper=wrapper)
+    cfg.optim_wrapper.update(clip_grad=dict(max_norm=1.0), **settings)
+    runner = train(cfg)
+    without = integer(tmp_path / 'b')
+    without.optim_wrapper.clip_grad = dict(max_norm=1.0)
+    assert_same(runner, train(without))
+    name = getattr(wrapper, '__name__', wrapper).split('.')[-1]
+    line = f'The optimizer wrapper {name} is replaced by one without mixed precision'
+    assert read_log(tmp_path / 'a').count(line) == 1
+
+
+def test_mixed_precision_of_another_optimizer_is_replaced_too(tmp_path):
+    cfg = integer(tmp_path, dict(type='AdamW', lr=1e-3), 'AmpOptimWrapper')
+    cfg.optim_wrapper.update(AMP)
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+    assert to_integer(cfg)['optim_wrapper'] == wrapper
 
 
 def test_gradient_clipping_and_accumulation_work_as_with_the_stock_wrapper(tmp_path):

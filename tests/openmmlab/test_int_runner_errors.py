@@ -1,6 +1,9 @@
 """What a run refuses, and what it says."""
 
+import re
+
 import pytest
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.registry import DATASETS, RUNNERS
 from tiny_run import integer, stock, train
 
@@ -15,10 +18,13 @@ def test_the_wrapper_refuses_another_optimizer(tmp_path):
         train(stock(tmp_path, dict(type='Adam', lr=1e-3), 'IntOptimWrapper'))
 
 
-@pytest.mark.parametrize('wrapper', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper'])
-def test_mixed_precision_is_refused(tmp_path, wrapper):
-    with pytest.raises(ValueError, match='AmpOptimWrapper, integer training needs no mixed'):
-        RUNNERS.build(integer(tmp_path, wrapper=wrapper))
+@pytest.mark.filterwarnings('ignore:.*GradScaler')
+def test_mixed_precision_is_refused_where_the_hook_is_written_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    cfg = stock(tmp_path, wrapper='AmpOptimWrapper')
+    cfg.custom_hooks = [dict(type='IntTrainingHook')]
+    with pytest.raises(ValueError, match="AmpOptimWrapper, .* set runner_type='IntRunner'"):
+        train(cfg)
 
 
 def test_a_nan_in_the_image_stops_the_run_and_names_layer_tensor_and_iteration(tmp_path):
@@ -56,11 +62,13 @@ def test_bad_settings_stop_the_run_before_it_starts(tmp_path, settings, message)
     assert not list(tmp_path.glob('*.pth'))
 
 
-def test_an_unknown_setting_is_named(tmp_path):
+@pytest.mark.parametrize('settings', [None, 8, [8], dict(bit=8)])
+def test_what_is_no_dict_of_known_settings_is_refused(tmp_path, settings):
     cfg = integer(tmp_path)
-    cfg.integer = dict(bit=8)
-    with pytest.raises(TypeError, match="'bit'"):
-        RUNNERS.build(cfg)
+    cfg.integer = settings
+    given = re.escape(f'integer = {settings!r}, a dict of bits, include, exclude, layer_bits is')
+    with pytest.raises(TypeError, match=f'^the config has {given} accepted: write integer = dict'):
+        to_integer(cfg)
 
 
 def test_settings_in_two_places_are_refused(tmp_path):

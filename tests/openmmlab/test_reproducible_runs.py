@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from tiny_run import TinyClassifier, assert_same, integer, stock, train
 
-import mmint  # noqa: F401
+from mmint.ops.run import current_run
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
@@ -46,6 +46,41 @@ def test_a_run_resumed_after_an_interruption_continues_bit_for_bit(tmp_path):
     resumed = train(cfg)
     assert resumed.iter == 6
     assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize('before', [None, 3])
+@pytest.mark.parametrize('after', [None, 9])
+def test_a_resumed_run_draws_the_bits_of_the_checkpoints_seed(tmp_path, before, after):
+    def config(folder, seed):
+        cfg = integer(tmp_path / folder, shuffle=False)
+        cfg.randomness.seed = seed
+        return cfg
+
+    whole = train(config('a', before))
+    cfg = config('b', after)
+    cfg.merge_from_dict(dict(load_from=str(tmp_path / 'a' / 'iter_3.pth'), resume=True))
+    resumed = train(cfg)
+    assert resumed.seed == whole.seed == current_run.seed
+    assert_same(resumed, whole)
+
+
+def test_processes_share_the_seed_of_random_bits(tmp_path, monkeypatch):
+    """That their parameters stay equal, where `diff_rank_seed` gives each another seed."""
+    for module in ('mmengine.runner.utils', 'mmint.openmmlab.engine.hook'):
+        monkeypatch.setattr(f'{module}.get_rank', lambda: 2)
+    cfg = integer(tmp_path)
+    cfg.randomness.diff_rank_seed = True
+    assert train(cfg).seed == 3 + 2
+    assert (current_run.seed, current_run.rank) == (3, 2)
+
+
+def test_a_run_that_failed_leaves_no_trace_in_the_next(tmp_path):
+    first = train(integer(tmp_path / 'a'))
+    cfg = integer(tmp_path / 'b')
+    cfg.integer = dict(bits=3)
+    with pytest.raises(ValueError, match='bits=3'):
+        train(cfg)
+    assert_same(train(integer(tmp_path / 'c')), first)
 
 
 def test_mmengines_activation_checkpointing_draws_the_same_bits(tmp_path):

@@ -9,15 +9,16 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, activation_checkpointing
+from torch.optim import Optimizer
 from torch.utils import checkpoint
 
 from ...backends import backend_for
 from ...conversion import DEFAULT_BITS, convert, format_report
 from ...ops.checkpoint import make_checkpoint_replay
-from ...ops.run import current_run
+from ...ops.run import begin_iteration, current_run
 from ...optim import IntSGD
 from .optim_wrapper import mixed_precision
 
@@ -46,8 +47,10 @@ class IntTrainingHook(Hook):
         """Converts the model and logs one table of what became of its layers."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         report = convert(model, **self.settings)
-        current_run.seed, current_run.rank = runner.seed, get_rank()
-        current_run.begin_iteration(0)
+        begin_iteration(0, _seed(runner), get_rank())
+        for number, optimizer in enumerate(_optimizers(runner)):
+            if isinstance(optimizer, IntSGD):
+                optimizer.number = number  # whatever this process made before
         make_checkpoint_replay()
         activation_checkpointing.checkpoint = checkpoint.checkpoint  # where mmengine looks it up
         backend = backend_for(next(model.parameters()).device)
@@ -56,23 +59,24 @@ class IntTrainingHook(Hook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Tells the optimizer the parameters' names.
+        """Takes the seed of a checkpoint that was resumed; tells the optimizer parameters' names.
 
         Raises:
             ValueError: if the run uses mixed precision.
         """
-        if isinstance(runner.optim_wrapper, AmpOptimWrapper):
+        if isinstance(runner.optim_wrapper, AmpOptimWrapper | ApexOptimWrapper):
             raise ValueError(mixed_precision(type(runner.optim_wrapper).__name__))
-        optimizer = runner.optim_wrapper.optimizer
-        if isinstance(optimizer, IntSGD):
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            optimizer.name_parameters(model.named_parameters())
-        else:
-            print_log(
-                f'The optimizer {type(optimizer).__name__} updates the weights in float: IntSGD is '
-                'the integer optimizer there is',
-                logger='current',
-            )
+        current_run.seed = _seed(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for optimizer in _optimizers(runner):
+            if isinstance(optimizer, IntSGD):
+                optimizer.name_parameters(model.named_parameters())
+            else:
+                print_log(
+                    f'The optimizer {type(optimizer).__name__} updates the weights in float: '
+                    'IntSGD is the integer optimizer there is',
+                    logger='current',
+                )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Names the iteration that random bits and errors refer to."""
@@ -91,6 +95,19 @@ class IntTrainingHook(Hook):
         _check(runner)
 
     after_test_iter = after_val_iter
+
+
+def _seed(runner: Runner) -> int:
+    """The seed of the run, the same in all its processes."""
+    differs = runner._randomness_cfg.get('diff_rank_seed', False)
+    return runner.seed - get_rank() if differs else runner.seed
+
+
+def _optimizers(runner: Runner) -> list[Optimizer]:
+    """The optimizers of the run, none where it only evaluates."""
+    wrapper = runner.optim_wrapper
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return [each.optimizer for each in wrappers if isinstance(each, OptimWrapper)]
 
 
 def _check(runner: Runner) -> None:

@@ -14,8 +14,9 @@ from ...optim import IntSGD
 def mixed_precision(wrapper: str) -> str:
     """The error for an optimizer wrapper of mixed precision."""
     return (
-        f'the config has integer layers and the optimizer wrapper {wrapper}, integer training '
-        'needs no mixed precision: leave out --amp, or inherit no integer base config'
+        f'the run has integer layers and the optimizer wrapper {wrapper}, integer training needs '
+        "no mixed precision: leave out --amp, or set runner_type='IntRunner' in the config, which "
+        'replaces the wrapper'
     )
 
 

@@ -7,15 +7,16 @@ import inspect
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ...optim import IntSGD
-from .optim_wrapper import mixed_precision
+from .hook import IntTrainingHook
 
 IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
-AMP_WRAPPERS = ('AmpOptimWrapper', 'ApexOptimWrapper')
+MIXED_PRECISION = {wrapper.__name__: wrapper for wrapper in (AmpOptimWrapper, ApexOptimWrapper)}
 
 
 @RUNNERS.register_module()
@@ -24,7 +25,7 @@ class IntRunner(Runner):
 
     ``from_cfg`` adds `IntTrainingHook` with the settings under ``integer``, and where the optimizer
     is SGD, replaces it by `IntSGD` and its wrapper by `IntOptimWrapper`, with the same numbers. Any
-    other optimizer stays as it is, in float.
+    other optimizer stays as it is, in float. A wrapper of mixed precision becomes one without.
     """
 
     @classmethod
@@ -32,9 +33,16 @@ class IntRunner(Runner):
         """Builds a runner from a config.
 
         Raises:
-            ValueError: if the config asks for mixed precision.
+            TypeError, ValueError: as `to_integer`.
         """
-        return super().from_cfg(to_integer(cfg))
+        runner = super().from_cfg(to_integer(cfg))
+        replaced = _type_name(cfg.get('optim_wrapper'))
+        if replaced in MIXED_PRECISION:
+            runner.logger.info(
+                f'The optimizer wrapper {replaced} is replaced by one without mixed precision, '
+                'which integer layers do not need'
+            )
+        return runner
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
@@ -57,12 +65,21 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     """The config that `IntRunner` makes of ``cfg``, which stays as it is.
 
     Raises:
-        ValueError: if the config asks for mixed precision.
+        TypeError: if the settings under ``integer`` are no dict of those that there are.
+        ValueError: if they are in two places, or SGD has settings that `IntSGD` lacks.
     """
     cfg = copy.deepcopy(cfg)
     hooks = list(cfg.get('custom_hooks') or [])
     if not any(_type_name(hook) == 'IntTrainingHook' for hook in hooks):
-        hooks.append(dict(type='IntTrainingHook', **cfg.get('integer', {})))
+        settings = cfg.get('integer', {})
+        accepted = list(inspect.signature(IntTrainingHook).parameters)
+        if not isinstance(settings, dict) or not set(settings) <= set(accepted):
+            raise TypeError(
+                f'the config has integer = {settings!r}, a dict of {", ".join(accepted)} is '
+                "accepted: write integer = dict(bits=8), or runner_type = 'Runner' to train in "
+                'float'
+            )
+        hooks.append(dict(type='IntTrainingHook', **settings))
     elif 'integer' in cfg:
         raise ValueError(
             'the config has an IntTrainingHook of its own and the key `integer`, one of them is '
@@ -71,8 +88,10 @@ def to_integer(cfg: Config | ConfigDict | dict) -> Config | ConfigDict | dict:
     cfg['custom_hooks'] = hooks
     wrapper = cfg.get('optim_wrapper') or {}
     wrapper_type = _type_name(wrapper) or 'OptimWrapper'
-    if wrapper_type in AMP_WRAPPERS:
-        raise ValueError(mixed_precision(wrapper_type))
+    if wrapper_type in MIXED_PRECISION:
+        for key in inspect.signature(MIXED_PRECISION[wrapper_type]).parameters:
+            wrapper.pop(key, None)
+        wrapper['type'] = wrapper_type = 'OptimWrapper'
     optimizer: Any = wrapper.get('optimizer')
     if wrapper_type == 'OptimWrapper' and _type_name(optimizer) == 'SGD':
         wrapper['type'] = 'IntOptimWrapper'
