@@ -39,6 +39,7 @@ class Step:
         MMLogger.get_current_instance().setLevel('ERROR')  # the hook logs what it converts
         init_default_scope(cfg.default_scope)
         self.seed = self.iter = 0
+        self._randomness_cfg = {}
         data = synthetic_batch(cfg, batch, size)
         model = without_weights(cfg.model)
         if cfg.get('data_preprocessor'):
@@ -49,10 +50,9 @@ class Step:
         self.data = self.model.data_preprocessor.cast_data(data)  # to the device
         hooks = cfg.get('custom_hooks') or []
         self.hooks = [HOOKS.build(hook) for hook in hooks if hook['type'] == 'IntTrainingHook']
-        for hook in self.hooks:
-            hook.before_run(self)
         self.optim_wrapper = Runner.build_optim_wrapper(self, cfg.optim_wrapper)
         for hook in self.hooks:
+            hook.before_run(self)
             hook.before_train(self)
 
     def __call__(self) -> None:
