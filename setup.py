@@ -93,7 +93,7 @@ setup(
         ],
         'cuda': ['pycuda', 'numpy'],  # PyCUDA imports NumPy without asking for it
         'docs': DOCS,
-        'dev': ['mypy', 'pytest', 'pytest-xdist', 'ruff', *DOCS],
+        'dev': ['clang-format==23.1.5', 'mypy', 'pytest', 'pytest-xdist', 'ruff==0.17.6', *DOCS],
         'benchmark': ['onnx', 'onnxruntime'],
     },
     ext_modules=[

@@ -5,6 +5,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 ruff format --check .
 ruff check .
+git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror
 mypy
 if [ $# -gt 0 ]; then
     exec python -m pytest "$@"

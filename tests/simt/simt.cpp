@@ -33,7 +33,12 @@ using namespace simt;
 namespace {
 
 /* Stacks lie a few cache lines off a power of two, lest they share the same lines of the caches. */
-enum { STACK = (64 << 10) + 5 * 64, CANARY = 0x51A7C0DE, MOST_THREADS = 1024, MOST_SHARED = 227 << 10 };
+enum {
+    STACK = (64 << 10) + 5 * 64,
+    CANARY = 0x51A7C0DE,
+    MOST_THREADS = 1024,
+    MOST_SHARED = 227 << 10
+};
 enum State { READY, AT_BARRIER, AT_EXCHANGE, ENDED };
 enum Scope : uint8_t { THREAD, WARP, BLOCK, GRID };
 
@@ -61,7 +66,9 @@ struct Mark {
     Scope scope;
     bool atomic;
 };
-struct Marks { Mark written, read; };
+struct Marks {
+    Mark written, read;
+};
 static_assert(sizeof(Marks) == 32, "marks are compared as bytes");
 
 struct Region {
@@ -218,10 +225,12 @@ Region *find(const char *at) {
         fault(format("%s %lu bytes that belong to no buffer", verb, size), address);
     if (at < nearest->start)
         fault(format("%s %lu bytes, %ld bytes before the start of %s", verb, size, distance,
-                     nearest->name.c_str()), address);
+                     nearest->name.c_str()),
+              address);
     if (at >= nearest->end)
         fault(format("%s %lu bytes, %ld bytes after the end of %s", verb, size, distance,
-                     nearest->name.c_str()), address);
+                     nearest->name.c_str()),
+              address);
     fault(format("%s %lu bytes across the end of %s", verb, size, nearest->name.c_str()), address);
 }
 
@@ -243,9 +252,12 @@ Mark mark_of(bool atomic) {
 void note_read(Mark &m, bool shared) {
     Mark now = mark_of(false);
     if (!ordered(m, shared)) {
-        if (m.block != block_number) now.scope = GRID;
-        else if (m.scope >= BLOCK || m.thread / 32 != running / 32) now.scope = BLOCK;
-        else now.scope = WARP;
+        if (m.block != block_number)
+            now.scope = GRID;
+        else if (m.scope >= BLOCK || m.thread / 32 != running / 32)
+            now.scope = BLOCK;
+        else
+            now.scope = WARP;
         if (m.scope > now.scope) now.scope = m.scope;
     }
     m = now;
@@ -253,10 +265,13 @@ void note_read(Mark &m, bool shared) {
 
 [[noreturn]] void race(const Region &r, const char *at, const Mark &other, const char *verb,
                        const char *other_verb, const void *address) {
-    const std::string who = other.scope != THREAD ? "other threads" : format(
-        "thread %u (counted through) of block number %u", other.thread, other.block);
+    const std::string who =
+        other.scope != THREAD
+            ? "other threads"
+            : format("thread %u (counted through) of block number %u", other.thread, other.block);
     fault(format("%s byte %ld of %s, which %s %s with no barrier between", verb,
-                 (long)(at - r.start), r.name.c_str(), who.c_str(), other_verb), address);
+                 (long)(at - r.start), r.name.c_str(), who.c_str(), other_verb),
+          address);
 }
 
 void check_at(const void *pointer, unsigned long size, Access access, const void *address,
@@ -273,7 +288,8 @@ void check_at(const void *pointer, unsigned long size, Access access, const void
     if (at + size > r->end) out_of_bounds(at, size, access, address);
     if (aligned && (uintptr_t)at % size)
         fault(format("touches %lu bytes at byte %ld of %s, which is no multiple of %lu", size,
-                     (long)(at - r->start), r->name.c_str(), size), address);
+                     (long)(at - r->start), r->name.c_str(), size),
+              address);
     const bool shared = r->shared;
     Marks before, after;
     for (unsigned long i = 0; i < size; i++, at++) {
@@ -286,7 +302,8 @@ void check_at(const void *pointer, unsigned long size, Access access, const void
         if (access == READ) {
             if (shared && m.written.epoch < first_epoch)
                 fault(format("reads byte %ld of %s, which no thread of the block has written",
-                             (long)(at - r->start), r->name.c_str()), address);
+                             (long)(at - r->start), r->name.c_str()),
+                      address);
             if (!ordered(m.written, shared)) race(*r, at, m.written, "reads", "wrote", address);
             note_read(m.read, shared);
         } else {
@@ -304,20 +321,24 @@ void check_at(const void *pointer, unsigned long size, Access access, const void
 
 /* ---- what the compiler calls (-fsanitize=thread,bounds) ---- */
 
-#define CHECKS(size)                                                               \
-    extern "C" void __tsan_read##size(const void *at) {                            \
-        check_at(at, size, READ, __builtin_return_address(0), true);               \
-    }                                                                              \
-    extern "C" void __tsan_write##size(const void *at) {                           \
-        check_at(at, size, WRITE, __builtin_return_address(0), true);              \
-    }                                                                              \
-    extern "C" void __tsan_unaligned_read##size(const void *at) {                  \
-        check_at(at, size, READ, __builtin_return_address(0), false);              \
-    }                                                                              \
-    extern "C" void __tsan_unaligned_write##size(const void *at) {                 \
-        check_at(at, size, WRITE, __builtin_return_address(0), false);             \
+#define CHECKS(size)                                                   \
+    extern "C" void __tsan_read##size(const void *at) {                \
+        check_at(at, size, READ, __builtin_return_address(0), true);   \
+    }                                                                  \
+    extern "C" void __tsan_write##size(const void *at) {               \
+        check_at(at, size, WRITE, __builtin_return_address(0), true);  \
+    }                                                                  \
+    extern "C" void __tsan_unaligned_read##size(const void *at) {      \
+        check_at(at, size, READ, __builtin_return_address(0), false);  \
+    }                                                                  \
+    extern "C" void __tsan_unaligned_write##size(const void *at) {     \
+        check_at(at, size, WRITE, __builtin_return_address(0), false); \
     }
-CHECKS(1) CHECKS(2) CHECKS(4) CHECKS(8) CHECKS(16)
+CHECKS(1)
+CHECKS(2)
+CHECKS(4)
+CHECKS(8)
+CHECKS(16)
 extern "C" void __tsan_read_range(const void *at, unsigned long size) {
     check_at(at, size, READ, __builtin_return_address(0), false);
 }
@@ -427,7 +448,8 @@ void complete(Operation operation, unsigned mask, Fibre *warp) {
         switch (operation) {
             case SHUFFLE: {
                 const int from = (int)data.in[2];
-                if (!(mask >> from & 1)) fail("takes part in a shuffle that reads a lane outside its mask");
+                if (!(mask >> from & 1))
+                    fail("takes part in a shuffle that reads a lane outside its mask");
                 memcpy(data.out, warp[from].data->in, 8);
                 break;
             }
@@ -453,7 +475,8 @@ void complete(Operation operation, unsigned mask, Fibre *warp) {
 
 void exchange(Operation operation, unsigned mask, Exchange &data, int line) {
     const int first = running / 32 * 32;
-    if (threads - first < 32) mask &= (1u << (threads - first)) - 1;  // a last warp that is not full
+    if (threads - first < 32)
+        mask &= (1u << (threads - first)) - 1;  // a last warp that is not full
     if (!(mask >> running % 32 & 1)) fail("takes part in an exchange whose mask leaves it out");
     Fibre &f = self();
     f.state = AT_EXCHANGE;
@@ -468,7 +491,8 @@ void exchange(Operation operation, unsigned mask, Exchange &data, int line) {
         if (other.state != AT_EXCHANGE) return yield();
         if (other.line != line || other.operation != operation || other.mask != mask)
             fault(format("exchanges at line %d while %s of its mask does so at line %d", line,
-                         name_of(other).c_str(), other.line), nullptr);
+                         name_of(other).c_str(), other.line),
+                  nullptr);
     }
     complete(operation, mask, fibres + first);
     arrived[first / 32] -= __builtin_popcount(mask);
@@ -522,8 +546,9 @@ static void describe_deadlock() {
     if (other && other->state == ENDED)
         message += ", " + name_of(*other) + " has ended";
     else if (other)
-        message += ", " + name_of(*other) + format(" waits at %s in line %d",
-                   other->state == AT_BARRIER ? "a barrier" : "an exchange", other->line);
+        message += ", " + name_of(*other) +
+                   format(" waits at %s in line %d",
+                          other->state == AT_BARRIER ? "a barrier" : "an exchange", other->line);
 }
 
 static void run_block() {
@@ -559,7 +584,10 @@ extern "C" void simt_shared_array(long long offset, long long size, const char *
                              (Marks *)calloc((size_t)size, sizeof(Marks))});
 }
 
-struct Buffer { char *start; long long size; };
+struct Buffer {
+    char *start;
+    long long size;
+};
 
 /* Runs a kernel; returns what went wrong, or NULL, and where in the program. */
 extern "C" const char *simt_launch(void (*kernel)(const long long *, int), const long long *words,

@@ -24,22 +24,28 @@
 #define SIMT_JOIN_(a, b) a##b
 #define SIMT_JOIN(a, b) SIMT_JOIN_(a, b)
 /* Between two arrays lies a gap that belongs to neither. */
-#define __shared__ \
+#define __shared__                                                           \
     static __attribute__((used)) char SIMT_JOIN(simt_gap_, __COUNTER__)[64]; \
     static
 #define DYNAMIC_SHARED(type, name) type *name = (type *)simt::dynamic_shared()
 
 #define SIMT_LINE int line = __builtin_LINE()
 
-template <typename T> struct simt_vector2 { T x, y; };
-template <typename T> struct simt_vector3 { T x, y, z; };
-template <typename T> struct simt_vector4 { T x, y, z, w; };
-#define SIMT_VECTORS(type, name) \
-    struct alignas(2 * sizeof(type)) name##2 : simt_vector2<type> {}; \
-    struct name##3 : simt_vector3<type> {}; \
-    struct alignas(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 : simt_vector4<type> {}; \
-    inline name##2 make_##name##2(type x, type y) { return {{x, y}}; } \
-    inline name##3 make_##name##3(type x, type y, type z) { return {{x, y, z}}; } \
+template <typename T> struct simt_vector2 {
+    T x, y;
+};
+template <typename T> struct simt_vector3 {
+    T x, y, z;
+};
+template <typename T> struct simt_vector4 {
+    T x, y, z, w;
+};
+#define SIMT_VECTORS(type, name)                                                             \
+    struct alignas(2 * sizeof(type)) name##2 : simt_vector2<type>{};                         \
+    struct name##3 : simt_vector3<type>{};                                                   \
+    struct alignas(sizeof(type) < 8 ? 4 * sizeof(type) : 16) name##4 : simt_vector4<type>{}; \
+    inline name##2 make_##name##2(type x, type y) { return {{x, y}}; }                       \
+    inline name##3 make_##name##3(type x, type y, type z) { return {{x, y, z}}; }            \
     inline name##4 make_##name##4(type x, type y, type z, type w) { return {{x, y, z, w}}; }
 SIMT_VECTORS(signed char, char)
 SIMT_VECTORS(unsigned char, uchar)
@@ -64,8 +70,25 @@ __attribute__((const)) void *dynamic_shared();
 enum Access { READ, WRITE, ATOMIC };
 void check(const void *address, unsigned long size, Access access);
 
-enum Operation { SYNC, SHUFFLE, BALLOT, ADD, MIN, MAX, UMIN, UMAX, AND, OR, XOR, MMA_16, MMA_8, LDMATRIX };
-struct Exchange { uint32_t in[10], out[4]; };
+enum Operation {
+    SYNC,
+    SHUFFLE,
+    BALLOT,
+    ADD,
+    MIN,
+    MAX,
+    UMIN,
+    UMAX,
+    AND,
+    OR,
+    XOR,
+    MMA_16,
+    MMA_8,
+    LDMATRIX
+};
+struct Exchange {
+    uint32_t in[10], out[4];
+};
 void exchange(Operation operation, unsigned mask, Exchange &data, int line);
 void barrier(int line);
 void fence();
@@ -107,7 +130,7 @@ template <typename T, typename F> __attribute__((no_sanitize_thread)) T atomic(T
 /* The words of a launch, taken as the kernel's parameters. */
 template <typename... T, size_t... I>
 __attribute__((no_sanitize_thread)) void call(void (*kernel)(T...), const char *words,
-                                               std::index_sequence<I...>) {
+                                              std::index_sequence<I...>) {
     const size_t sizes[] = {sizeof(T)..., 0};
     size_t offsets[sizeof...(T) + 1] = {};
     for (size_t i = 0; i < sizeof...(T); i++) offsets[i + 1] = offsets[i] + sizes[i];
@@ -116,17 +139,18 @@ __attribute__((no_sanitize_thread)) void call(void (*kernel)(T...), const char *
 
 template <typename... T>
 __attribute__((no_sanitize_thread)) void invoke(void (*kernel)(T...), const long long *words,
-                                                 int count) {
-    static_assert(((sizeof(T) % 8 == 0) && ...), "a kernel takes pointers, int64_t, or structs of them");
+                                                int count) {
+    static_assert(((sizeof(T) % 8 == 0) && ...),
+                  "a kernel takes pointers, int64_t, or structs of them");
     if ((sizeof(T) + ... + 0) != 8 * (size_t)count) fail("was given a wrong number of arguments");
     call(kernel, (const char *)words, std::index_sequence_for<T...>());
 }
 
 }  // namespace simt
 
-#define SIMT_ENTRY(name) \
+#define SIMT_ENTRY(name)                                                   \
     extern "C" void simt_entry_##name(const long long *words, int count) { \
-        simt::invoke(name, words, count); \
+        simt::invoke(name, words, count);                                  \
     }
 
 #define threadIdx simt::thread_index()
@@ -151,7 +175,8 @@ template <typename T> T __shfl_xor_sync(unsigned mask, T v, int bits, int width 
     const int lane = simt::lane(), from = lane ^ bits;
     return simt::shuffle(mask, v, from / width > lane / width ? lane : from, line);
 }
-template <typename T> T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, SIMT_LINE) {
+template <typename T>
+T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, SIMT_LINE) {
     const int lane = simt::lane(), from = lane + (int)by;
     return simt::shuffle(mask, v, from / width > lane / width ? lane : from, line);
 }
@@ -168,26 +193,33 @@ inline int __any_sync(unsigned mask, int on, SIMT_LINE) {
 inline int __all_sync(unsigned mask, int on, SIMT_LINE) {
     return simt::reduce(simt::BALLOT, mask, on != 0, line) == mask;
 }
-#define SIMT_REDUCE(name, type, operation) \
-    inline type __reduce_##name##_sync(unsigned mask, type value, SIMT_LINE) { \
+#define SIMT_REDUCE(name, type, operation)                                       \
+    inline type __reduce_##name##_sync(unsigned mask, type value, SIMT_LINE) {   \
         return (type)simt::reduce(simt::operation, mask, (uint32_t)value, line); \
     }
-SIMT_REDUCE(add, int, ADD) SIMT_REDUCE(add, unsigned, ADD)
-SIMT_REDUCE(min, int, MIN) SIMT_REDUCE(min, unsigned, UMIN)
-SIMT_REDUCE(max, int, MAX) SIMT_REDUCE(max, unsigned, UMAX)
-SIMT_REDUCE(and, unsigned, AND) SIMT_REDUCE(or, unsigned, OR) SIMT_REDUCE(xor, unsigned, XOR)
+SIMT_REDUCE(add, int, ADD)
+SIMT_REDUCE(add, unsigned, ADD)
+SIMT_REDUCE(min, int, MIN)
+SIMT_REDUCE(min, unsigned, UMIN)
+SIMT_REDUCE(max, int, MAX)
+SIMT_REDUCE(max, unsigned, UMAX)
+SIMT_REDUCE(and, unsigned, AND)
+SIMT_REDUCE(or, unsigned, OR)
+SIMT_REDUCE(xor, unsigned, XOR)
 
 /* ---- atomics ---- */
-template <typename T> struct simt_same { typedef T type; };
-#define SIMT_ATOMIC(name, expression) \
+template <typename T> struct simt_same {
+    typedef T type;
+};
+#define SIMT_ATOMIC(name, expression)                                        \
     template <typename T> T name(T *at, typename simt_same<T>::type value) { \
-        return simt::atomic(at, [=](T old) { return (T)(expression); }); \
+        return simt::atomic(at, [=](T old) { return (T)(expression); });     \
     }
 SIMT_ATOMIC(atomicAdd, old + value)
 SIMT_ATOMIC(atomicSub, old - value)
 SIMT_ATOMIC(atomicMax, old > value ? old : value)
 SIMT_ATOMIC(atomicMin, old < value ? old : value)
-SIMT_ATOMIC(atomicAnd, old & value)
+SIMT_ATOMIC(atomicAnd, old &value)
 SIMT_ATOMIC(atomicOr, old | value)
 SIMT_ATOMIC(atomicXor, old ^ value)
 SIMT_ATOMIC(atomicExch, value)
@@ -270,9 +302,11 @@ template <typename T> void __stcs(T *at, T value) { *at = value; }
 
 /* d += a * b: a 16 x 32 and b 32 x 8 of int8, d 16 x 8 of int32; fragments as the PTX manual has
  * them for m16n8k32. */
-inline void mma_m16n8k32_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], SIMT_LINE) {
+inline void mma_m16n8k32_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+                            SIMT_LINE) {
     simt::Exchange data = {{a[0], a[1], a[2], a[3], b[0], b[1], (unsigned)d[0], (unsigned)d[1],
-                            (unsigned)d[2], (unsigned)d[3]}, {}};
+                            (unsigned)d[2], (unsigned)d[3]},
+                           {}};
     simt::exchange(simt::MMA_16, 0xFFFFFFFFu, data, line);
     for (int i = 0; i < 4; i++) d[i] = (int)data.out[i];
 }
@@ -291,16 +325,32 @@ template <int N> void simt_ldmatrix(unsigned (&r)[N], const void *row, bool tran
     simt::exchange(simt::LDMATRIX, 0xFFFFFFFFu, data, line);
     for (int i = 0; i < N; i++) r[i] = data.out[i];
 }
-inline void ldmatrix_x1(unsigned (&r)[1], const void *row, SIMT_LINE) { simt_ldmatrix(r, row, false, line); }
-inline void ldmatrix_x2(unsigned (&r)[2], const void *row, SIMT_LINE) { simt_ldmatrix(r, row, false, line); }
-inline void ldmatrix_x4(unsigned (&r)[4], const void *row, SIMT_LINE) { simt_ldmatrix(r, row, false, line); }
-inline void ldmatrix_x2_trans(unsigned (&r)[2], const void *row, SIMT_LINE) { simt_ldmatrix(r, row, true, line); }
-inline void ldmatrix_x4_trans(unsigned (&r)[4], const void *row, SIMT_LINE) { simt_ldmatrix(r, row, true, line); }
+inline void ldmatrix_x1(unsigned (&r)[1], const void *row, SIMT_LINE) {
+    simt_ldmatrix(r, row, false, line);
+}
+inline void ldmatrix_x2(unsigned (&r)[2], const void *row, SIMT_LINE) {
+    simt_ldmatrix(r, row, false, line);
+}
+inline void ldmatrix_x4(unsigned (&r)[4], const void *row, SIMT_LINE) {
+    simt_ldmatrix(r, row, false, line);
+}
+inline void ldmatrix_x2_trans(unsigned (&r)[2], const void *row, SIMT_LINE) {
+    simt_ldmatrix(r, row, true, line);
+}
+inline void ldmatrix_x4_trans(unsigned (&r)[4], const void *row, SIMT_LINE) {
+    simt_ldmatrix(r, row, true, line);
+}
 
 /* Copies to shared memory that arrive when they are waited for; of 16 (or 4, or 8) bytes the first
  * `copied` come from global memory, the rest are zeros. */
-inline void cp_async_16(void *to, const void *from, int copied = 16) { simt::copy_async(to, from, copied, 16); }
-inline void cp_async_8(void *to, const void *from, int copied = 8) { simt::copy_async(to, from, copied, 8); }
-inline void cp_async_4(void *to, const void *from, int copied = 4) { simt::copy_async(to, from, copied, 4); }
+inline void cp_async_16(void *to, const void *from, int copied = 16) {
+    simt::copy_async(to, from, copied, 16);
+}
+inline void cp_async_8(void *to, const void *from, int copied = 8) {
+    simt::copy_async(to, from, copied, 8);
+}
+inline void cp_async_4(void *to, const void *from, int copied = 4) {
+    simt::copy_async(to, from, copied, 4);
+}
 inline void cp_async_commit() { simt::commit_async(); }
 template <int N> void cp_async_wait() { simt::wait_async(N); }

@@ -8,7 +8,8 @@
 
 #include "fragments.cuh"
 
-template <int VECTOR> __device__ __forceinline__ void copy(char *to, const int8_t *from, bool inside) {
+template <int VECTOR>
+__device__ __forceinline__ void copy(char *to, const int8_t *from, bool inside) {
     if (VECTOR == 16)
         cp_async_16(to, from, inside ? 16 : 0);
     else
@@ -24,10 +25,12 @@ template <bool ALONG_K, int EXTENT, int THREADS, int VECTOR> struct share {
     int byte, line, place;
 
     __device__ __forceinline__ share()
-        : byte(threadIdx.x % VECTORS * VECTOR), line(threadIdx.x / VECTORS),
+        : byte(threadIdx.x % VECTORS * VECTOR),
+          line(threadIdx.x / VECTORS),
           place(byte_of<ALONG_K, PITCH>(line, byte)) {}
 
-    __device__ __forceinline__ void put(char *tile, int turn, const int8_t *from, bool inside) const {
+    __device__ __forceinline__ void put(char *tile, int turn, const int8_t *from,
+                                        bool inside) const {
         const int to = STEP % PERIOD<ALONG_K> == 0
                            ? place + turn * STEP * PITCH
                            : byte_of<ALONG_K, PITCH>(line + turn * STEP, byte);
@@ -100,8 +103,14 @@ struct image_share<true, EXTENT, THREADS, VECTOR> : share<true, EXTENT, THREADS,
     int y[shape::TURNS], x[shape::TURNS], pixel[shape::TURNS];
 
     __device__ __forceinline__ image_share(const product &p, const task &t)
-        : p(p), v(t.v), h(t.h), b(p.b + t.problem * p.b_problem), pitch((int)p.b_pitch), k_end(t.k),
-          single(v.single() && h.single()), by_channels(single ? 1 : p.channels),
+        : p(p),
+          v(t.v),
+          h(t.h),
+          b(p.b + t.problem * p.b_problem),
+          pitch((int)p.b_pitch),
+          k_end(t.k),
+          single(v.single() && h.single()),
+          by_channels(single ? 1 : p.channels),
           by_taps(single ? 1 : h.taps) {
 #pragma unroll
         for (int i = 0; i < shape::TURNS; i++) {
@@ -113,11 +122,13 @@ struct image_share<true, EXTENT, THREADS, VECTOR> : share<true, EXTENT, THREADS,
         }
     }
     template <typename MATRIX>
-    __device__ __forceinline__ void load(const MATRIX &a, char *a_tile, char *tile, int stage) const {
+    __device__ __forceinline__ void load(const MATRIX &a, char *a_tile, char *tile,
+                                         int stage) const {
         const int k = stage * STAGE + this->byte;
         const bool inside = k < k_end;
         if (single) {
-            a.load(a_tile, (v.first * (int)p.horizontal.taps + h.first) * (int)p.channels + k, inside);
+            a.load(a_tile, (v.first * (int)p.horizontal.taps + h.first) * (int)p.channels + k,
+                   inside);
 #pragma unroll
             for (int i = 0; i < shape::TURNS; i++)
                 this->put(tile, i, b + k + (int64_t)pixel[i] * pitch, inside);
@@ -125,8 +136,11 @@ struct image_share<true, EXTENT, THREADS, VECTOR> : share<true, EXTENT, THREADS,
         }
         int channel, tap_x;
         const int tap_y = by_taps(by_channels(k, &channel), &tap_x);
-        a.load(a_tile, ((v.first + tap_y * v.every) * (int)p.horizontal.taps + h.first +
-                        tap_x * h.every) * (int)p.channels + channel, inside);
+        a.load(a_tile,
+               ((v.first + tap_y * v.every) * (int)p.horizontal.taps + h.first + tap_x * h.every) *
+                       (int)p.channels +
+                   channel,
+               inside);
         const int up = inside ? tap_y * v.step : 1 << 30, along = tap_x * h.step;
         const int8_t *from = b + channel + ((int64_t)(tap_y * v.step) * h.size + along) * pitch;
 #pragma unroll
@@ -149,8 +163,13 @@ struct image_share<false, EXTENT, THREADS, VECTOR> : share<false, EXTENT, THREAD
     int y, x;  /* the place of their tap, from that of the window */
 
     __device__ __forceinline__ image_share(const product &p, const task &t)
-        : v(t.v), h(t.h), b(p.b + t.problem * p.b_problem), pitch((int)p.b_pitch), k_end(t.k),
-          identical(v.identical() && h.identical()), by_positions(identical ? 1 : h.positions),
+        : v(t.v),
+          h(t.h),
+          b(p.b + t.problem * p.b_problem),
+          pitch((int)p.b_pitch),
+          k_end(t.k),
+          identical(v.identical() && h.identical()),
+          by_positions(identical ? 1 : h.positions),
           by_lines(identical ? 1 : v.positions) {
         const unsigned column = t.column0 + this->byte, tap = column / (unsigned)p.channels;
         const unsigned tap_y = tap / h.taps;
@@ -159,7 +178,8 @@ struct image_share<false, EXTENT, THREADS, VECTOR> : share<false, EXTENT, THREAD
         b += column - tap * (unsigned)p.channels;
     }
     template <typename MATRIX>
-    __device__ __forceinline__ void load(const MATRIX &a, char *a_tile, char *tile, int stage) const {
+    __device__ __forceinline__ void load(const MATRIX &a, char *a_tile, char *tile,
+                                         int stage) const {
         a.load(a_tile, stage);
 #pragma unroll
         for (int i = 0; i < shape::TURNS; i++) {

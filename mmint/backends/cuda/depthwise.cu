@@ -12,17 +12,21 @@ struct depthwise_axis {
 };
 
 struct depthwise {
-    const void *x, *y;     /* input or gradient, and weight; of a weight gradient: input, gradient */
+    const void *x, *y; /* input or gradient, and weight; of a weight gradient: input, gradient */
     float *out;
-    int64_t *parts;        /* of a weight gradient: (splits, channels, taps) */
+    int64_t *parts; /* of a weight gradient: (splits, channels, taps) */
     finish end;
     int64_t images, channels, splits;
     depthwise_axis v, h;
 };
 
 template <typename T> struct sum_of;
-template <> struct sum_of<int8_t> { typedef int type; };
-template <> struct sum_of<int16_t> { typedef int64_t type; };
+template <> struct sum_of<int8_t> {
+    typedef int type;
+};
+template <> struct sum_of<int16_t> {
+    typedef int64_t type;
+};
 
 /* The input place that window `i` sees at `tap`. */
 __device__ __forceinline__ int seen(const depthwise_axis &a, int i, int tap) {
@@ -40,8 +44,10 @@ template <typename T, bool BACKWARD> __device__ void convolve(const depthwise &p
     __shared__ sum_type sums[LANES][PIXELS + 1];
     const T *x = (const T *)p.x, *weight = (const T *)p.y;
     const int channels = (int)p.channels, lane = threadIdx.x % LANES, line = threadIdx.x / LANES;
-    const int height = (int)(BACKWARD ? p.v.size : p.v.out), width = (int)(BACKWARD ? p.h.size : p.h.out);
-    const int from_h = (int)(BACKWARD ? p.v.out : p.v.size), from_w = (int)(BACKWARD ? p.h.out : p.h.size);
+    const int height = (int)(BACKWARD ? p.v.size : p.v.out),
+              width = (int)(BACKWARD ? p.h.size : p.h.out);
+    const int from_h = (int)(BACKWARD ? p.v.out : p.v.size),
+              from_w = (int)(BACKWARD ? p.h.out : p.h.size);
     const int across = (channels + LANES - 1) / LANES, pixels = height * width;
     const int parts = (pixels + PIXELS - 1) / PIXELS;
     const int channel0 = (int)(blockIdx.x % across) * LANES;
@@ -59,8 +65,9 @@ template <typename T, bool BACKWARD> __device__ void convolve(const depthwise &p
                     const int column = pixel % width;
                     const int from_x = BACKWARD ? seeing(p.h, column, s) : seen(p.h, column, s);
                     if ((unsigned)from_x >= (unsigned)from_w) continue;
-                    sum += (int)x[((image * from_h + from_y) * from_w + from_x) * channels + channel] *
-                           weight[(r * p.h.taps + s) * channels + channel];
+                    sum +=
+                        (int)x[((image * from_h + from_y) * from_w + from_x) * channels + channel] *
+                        weight[(r * p.h.taps + s) * channels + channel];
                 }
             }
         sums[lane][i] = sum;
@@ -86,8 +93,10 @@ template <typename T> __device__ void weight_gradient(const depthwise &p) {
     const int r = tap / (int)p.h.taps, s = tap % (int)p.h.taps;
     int64_t sum = 0;
     if (channel < channels)
-        for (int64_t i = split * LINES + line; i < p.images * p.v.out * p.h.out; i += p.splits * LINES) {
-            const int y = seen(p.v, (int)(i / p.h.out % p.v.out), r), w = seen(p.h, (int)(i % p.h.out), s);
+        for (int64_t i = split * LINES + line; i < p.images * p.v.out * p.h.out;
+             i += p.splits * LINES) {
+            const int y = seen(p.v, (int)(i / p.h.out % p.v.out), r),
+                      w = seen(p.h, (int)(i % p.h.out), s);
             if ((unsigned)y >= (unsigned)p.v.size || (unsigned)w >= (unsigned)p.h.size) continue;
             const int64_t image = i / p.h.out / p.v.out;
             sum += (int)x[((image * p.v.size + y) * p.h.size + w) * channels + channel] *

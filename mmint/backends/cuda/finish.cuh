@@ -32,8 +32,13 @@ struct finisher {
     bool not_zero;
 
     __device__ __forceinline__ explicit finisher(const finish &f)
-        : exponent(f.state->exponent), excess(f.state->excess), fast(f.state->fast), scale(0.0f),
-          bias(f.bias), top(0), not_zero(false) {
+        : exponent(f.state->exponent),
+          excess(f.state->excess),
+          fast(f.state->fast),
+          scale(0.0f),
+          bias(f.bias),
+          top(0),
+          not_zero(false) {
         if (fast) scale = scale_of(exponent);
     }
 
@@ -58,7 +63,7 @@ struct finisher {
         }
     }
 
-private:
+   private:
     __device__ __forceinline__ float noted(bool is_not_zero, float result) {
         not_zero |= is_not_zero;
         top = max(top, magnitude_bits(result));

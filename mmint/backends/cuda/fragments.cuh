@@ -36,8 +36,9 @@ template <bool ALONG_K, int PITCH, int SETS> struct fragments {
             const int lane = threadIdx.x % LANES, m = lane / 8, i = lane % 8;
 #pragma unroll
             for (int half = 0; half < 2; half++)
-                of_k[half] = ALONG_K ? byte_of<true, PITCH>(row0 + m / 2 * 8 + i, 32 * half + m % 2 * CHUNK)
-                                     : byte_of<false, PITCH>(32 * half + k_of(m, i), row0);
+                of_k[half] =
+                    ALONG_K ? byte_of<true, PITCH>(row0 + m / 2 * 8 + i, 32 * half + m % 2 * CHUNK)
+                            : byte_of<false, PITCH>(32 * half + k_of(m, i), row0);
         }
     };
 

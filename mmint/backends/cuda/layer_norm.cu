@@ -97,8 +97,8 @@ __device__ void forward(const layer &l, int64_t *sums, const affine *a, float *o
         __syncthreads();
         for (int64_t i = threadIdx.x; i < l.size; i += THREADS) {
             const int32_t product = normalised(l, c, x[i]) * l.weight[i];
-            const int64_t shifted = with_sign(
-                shift_right_even(magnitude_of(product), (int)a->shift), product < 0);
+            const int64_t shifted =
+                with_sign(shift_right_even(magnitude_of(product), (int)a->shift), product < 0);
             const float made = scaled_int32((int32_t)shifted + bias[i], back);
             out[row * l.size + i] = made;
             seen = max(seen, magnitude_bits(made));
@@ -139,8 +139,7 @@ __device__ void backward(const layer &l, const gradient &g, float *out, int32_t 
         h2 = block_sum(h2);
         if (threadIdx.x == 0) {
             const spread_t v = spread_in(l.s, row);
-            coefficients_t made =
-                scale_in_place(shifted(v.rstd, *g.exponent + *l.weight_exponent));
+            coefficients_t made = scale_in_place(shifted(v.rstd, *g.exponent + *l.weight_exponent));
             backward_coefficients(&made, 1, v.rstd, l.s.sums[row], &h1, &h2, l.size,
                                   layer_wider((int)g.bits, (int)l.bits), *l.s.exponent);
             c = made;
@@ -168,8 +167,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 /* Adds the sums over rows of G times the normalised elements, and of G, (2, size), to `out`. */
-template <typename T>
-__device__ void weight_grad(const layer &l, const gradient &g, int64_t *out) {
+template <typename T> __device__ void weight_grad(const layer &l, const gradient &g, int64_t *out) {
     __shared__ int64_t sums[2][ROWS][COLUMNS];
     const int64_t across = (l.size + COLUMNS - 1) / COLUMNS;
     const int64_t down = (l.rows + PART_ROWS - 1) / PART_ROWS;
@@ -189,8 +187,7 @@ __device__ void weight_grad(const layer &l, const gradient &g, int64_t *out) {
         if (first < 2 && column < l.size) {
             int64_t sum = 0;
             for (int r = 0; r < ROWS; r++) sum += sums[first][r][lane];
-            atomicAdd((unsigned long long *)out + first * l.size + column,
-                      (unsigned long long)sum);
+            atomicAdd((unsigned long long *)out + first * l.size + column, (unsigned long long)sum);
         }
         __syncthreads();
     }

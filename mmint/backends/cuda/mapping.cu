@@ -64,8 +64,12 @@ __device__ bool prepare(const mapping &m, int *exponent) {
 }
 
 template <typename T> struct pair_of;
-template <> struct pair_of<int8_t> { typedef uint16_t type; };
-template <> struct pair_of<int16_t> { typedef uint32_t type; };
+template <> struct pair_of<int8_t> {
+    typedef uint16_t type;
+};
+template <> struct pair_of<int16_t> {
+    typedef uint32_t type;
+};
 
 /* Four rows of four bytes, or two of two int16, become columns. */
 __device__ __forceinline__ void transpose(uint32_t (&r)[4]) {
@@ -122,7 +126,8 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
 #pragma unroll 1
         for (int w = 0; w < 4 && 16 * w < left; w++) {
             const bool both = 16 * w + 1 < left;
-            put(to + 16 * w, round.pair(x[16 * w], both ? x[16 * w + 1] : 0, word_of(words, w)), both);
+            put(to + 16 * w, round.pair(x[16 * w], both ? x[16 * w + 1] : 0, word_of(words, w)),
+                both);
         }
     }
 }
@@ -134,7 +139,8 @@ template <typename T> constexpr int PITCH_OF = TILE_PIXELS + WORD_OF<T>;
 
 /* Tiles of TILE_CHANNELS by up to TILE_PIXELS, in which each channel's pixels follow one another. */
 template <typename T, bool STOCHASTIC>
-__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite, T *tile) {
+__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite,
+                                                T *tile) {
     constexpr int WORD = WORD_OF<T>, PITCH = PITCH_OF<T>;
     const rounder<T, STOCHASTIC> round(exponent, finite);
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
@@ -154,7 +160,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
         /* Runs of consecutive elements: all of the tile, or a channel each. */
         const int runs = down == 1 ? 1 : channels, length = down == 1 ? channels * pixels : pixels;
         const int blocks =
-            (aligned ? (length + GROUP - 1) / GROUP : (length + GROUP - 2) / GROUP + 1) * BLOCKS_OF_GROUP;
+            (aligned ? (length + GROUP - 1) / GROUP : (length + GROUP - 2) / GROUP + 1) *
+            BLOCKS_OF_GROUP;
         const uint32_t by_blocks = 0xFFFFFFFFu / blocks + 1, by_pixels = 0xFFFFFFFFu / pixels + 1;
         for (int u = threadIdx.x; u < runs * blocks; u += THREADS) {
             const int run = (int)__umulhi(u, by_blocks);
@@ -167,7 +174,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
             const int row = down > 1 ? run * PITCH : 0;
             /* The element of `tile` for one of the run. */
             auto at = [&](int place) {
-                return down > 1 ? row + place : place + (int)__umulhi(place, by_pixels) * (PITCH - pixels);
+                return down > 1 ? row + place
+                                : place + (int)__umulhi(place, by_pixels) * (PITCH - pixels);
             };
             if (pairs) { /* each inside of the run, or outside */
                 uint2 of[4];
@@ -181,7 +189,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 for (int w = 0; w < 4; w++) {
                     const int place = place0 + 16 * w;
                     if (place >= 0 && place < length)
-                        put(tile + at(place), round.pair(of[w].x, of[w].y, word_of(words, w)), true);
+                        put(tile + at(place), round.pair(of[w].x, of[w].y, word_of(words, w)),
+                            true);
                 }
                 continue;
             }
@@ -269,13 +278,21 @@ __device__ void dequantize(const T *mantissa, float *out, int64_t n, const expon
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_8(const int8_t *x, float *out, int64_t n, exponent_sum e) { dequantize(x, out, n, e); }
+    dequantize_8(const int8_t *x, float *out, int64_t n, exponent_sum e) {
+    dequantize(x, out, n, e);
+}
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_16(const int16_t *x, float *out, int64_t n, exponent_sum e) { dequantize(x, out, n, e); }
+    dequantize_16(const int16_t *x, float *out, int64_t n, exponent_sum e) {
+    dequantize(x, out, n, e);
+}
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_32(const int32_t *x, float *out, int64_t n, exponent_sum e) { dequantize(x, out, n, e); }
+    dequantize_32(const int32_t *x, float *out, int64_t n, exponent_sum e) {
+    dequantize(x, out, n, e);
+}
 extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_64(const int64_t *x, float *out, int64_t n, exponent_sum e) { dequantize(x, out, n, e); }
+    dequantize_64(const int64_t *x, float *out, int64_t n, exponent_sum e) {
+    dequantize(x, out, n, e);
+}
 
 /* Sums over the rows of (rows, channels): block (i, j) adds every gridDim.y-th 8 rows of 32
  * channels, in int64; `channel_sum` adds the parts, (parts, channels), and maps back. */
@@ -285,7 +302,8 @@ __device__ void channel_parts(const T *x, int64_t *parts, int64_t rows, int64_t 
     const int64_t channel = (int64_t)blockIdx.x * 32 + threadIdx.x;
     int64_t sum = 0;
     if (channel < channels)
-        for (int64_t r = (int64_t)blockIdx.y * 8 + threadIdx.y; r < rows; r += (int64_t)gridDim.y * 8)
+        for (int64_t r = (int64_t)blockIdx.y * 8 + threadIdx.y; r < rows;
+             r += (int64_t)gridDim.y * 8)
             sum += x[r * channels + channel];
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
@@ -304,8 +322,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    channel_sum(const int64_t *parts, float *out, int64_t count, int64_t channels,
-                exponent_sum e) {
+    channel_sum(const int64_t *parts, float *out, int64_t count, int64_t channels, exponent_sum e) {
     for (int64_t c = first_index(); c < channels; c += stride()) {
         int64_t sum = 0;
         for (int64_t i = 0; i < count; i++) sum += parts[i * channels + c];

@@ -74,7 +74,7 @@ __device__ __forceinline__ void report(const failure &f) { atomicCAS(f.flag, 0, 
 
 /* values[i], or `fallback` where there are none; 0 with a report where it is not finite. */
 __device__ __forceinline__ wide_t parameter(const float *values, int64_t i, int fallback,
-                                          const failure &f) {
+                                            const failure &f) {
     if (!values) return from_integer(fallback);
     if (is_finite(magnitude_bits(values[i]))) return from_float(values[i]);
     report(f);
@@ -86,8 +86,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                       int64_t channels, int64_t members, int64_t bits, failure f) {
     for (int64_t at = first_index(); at < s.groups * members; at += stride()) {
         const int64_t group = at / members;
-        const wide_t scale = forward_scale(parameter(weight, at % channels, 1, f),
-                                         spread_in(s, group), *s.exponent);
+        const wide_t scale =
+            forward_scale(parameter(weight, at % channels, 1, f), spread_in(s, group), *s.exponent);
         made[at] = forward_coefficients(scale, parameter(bias, at % channels, 0, f), s.sums[group],
                                         s.count, (int)bits);
     }
@@ -134,7 +134,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 /* old + factor * (batch - old); as it is, with a report, where it is not finite. */
-__device__ __forceinline__ void move(float *running, wide_t batch, wide_t factor, const failure &f) {
+__device__ __forceinline__ void move(float *running, wide_t batch, wide_t factor,
+                                     const failure &f) {
     if (!is_finite(magnitude_bits(*running))) return report(f);
     const wide_t old = from_float(*running);
     *running = to_float(plus(old, multiply(factor, plus(batch, negated(old)))));
@@ -156,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 /* 1 / sqrt(var + eps); 0 with a report where that is none. */
 __device__ __forceinline__ wide_t frozen_rstd(const float *var, int64_t c, wide_t eps,
-                                            const failure &f) {
+                                              const failure &f) {
     wide_t total = parameter(var, c, 0, f);
     if (is_finite(magnitude_bits(var[c]))) total = plus(total, eps);
     if (total.mantissa > 0) return inverse_root(total);
@@ -173,22 +174,21 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int64_t c = first_index(); c < channels; c += stride()) {
         const wide_t rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
         const wide_t scale = multiply(parameter(weight, c, 1, f), rstd);
-        const wide_t offset = plus(parameter(bias, c, 0, f),
-                                 negated(multiply(parameter(mean, c, 0, f), scale)));
+        const wide_t offset =
+            plus(parameter(bias, c, 0, f), negated(multiply(parameter(mean, c, 0, f), scale)));
         made[c] = forward_coefficients(shifted(scale, *exponent), offset, 0, 1, (int)bits);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     frozen_weight_grad(const int32_t *grad_exponent, const int32_t *exponent,
-                       const int64_t *products, const float *mean, const float *var,
-                       float *dweight, int64_t channels, int64_t eps, int64_t eps_exponent,
-                       failure f) {
+                       const int64_t *products, const float *mean, const float *var, float *dweight,
+                       int64_t channels, int64_t eps, int64_t eps_exponent, failure f) {
     for (int64_t c = first_index(); c < channels; c += stride()) {
         const wide_t rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
         const wide_t total = shifted(narrow(products[channels + c], 0), *exponent);
-        const wide_t centred = plus(
-            total, negated(multiply(parameter(mean, c, 0, f), narrow(products[c], 0))));
+        const wide_t centred =
+            plus(total, negated(multiply(parameter(mean, c, 0, f), narrow(products[c], 0))));
         dweight[c] = to_float(shifted(multiply(centred, rstd), *grad_exponent));
     }
 }
@@ -206,8 +206,14 @@ struct combination {
 
 /* What holds a combination of such mantissas, and what wraps on the way. */
 template <typename T> struct total_of;
-template <> struct total_of<int8_t> { typedef int32_t type; typedef uint32_t part; };
-template <> struct total_of<int16_t> { typedef int64_t type; typedef uint64_t part; };
+template <> struct total_of<int8_t> {
+    typedef int32_t type;
+    typedef uint32_t part;
+};
+template <> struct total_of<int16_t> {
+    typedef int64_t type;
+    typedef uint64_t part;
+};
 
 template <typename T> __device__ void combine(const combination &m) {
     typedef typename total_of<T>::type total;
@@ -219,7 +225,8 @@ template <typename T> __device__ void combine(const combination &m) {
     uint32_t top = 0;
     for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
         const int64_t image = t / (across * down);
-        const int64_t pixel0 = t / across % down * TILE_PIXELS, channel0 = t % across * TILE_CHANNELS;
+        const int64_t pixel0 = t / across % down * TILE_PIXELS,
+                      channel0 = t % across * TILE_CHANNELS;
         const int pixels = (int)min((int64_t)TILE_PIXELS, m.pixels - pixel0);
         const int channels = (int)min((int64_t)TILE_CHANNELS, m.channels - channel0);
         const int64_t from = (image * m.pixels + pixel0) * m.channels + channel0;

@@ -11,7 +11,8 @@ enum { CHANNELS = 32, PLACES = 8, THREADS = CHANNELS * PLACES };
 struct windows {
     const int64_t *rows, *columns;  /* start and stop of each, inside the image */
     const int64_t *reciprocals;     /* (out_h, out_w) */
-    const int64_t *in_rows, *in_columns; /* the first window that holds a row, and one past the last */
+    const int64_t *in_rows,
+        *in_columns; /* the first window that holds a row, and one past the last */
     int64_t height, width, out_h, out_w;
 };
 
@@ -63,8 +64,8 @@ template <typename T, bool GRAD> __device__ void average(const averages &a, cons
         if (channel >= a.channels || result >= a.images * out) continue;
         const int64_t image = result / out, place = result % out;
         const T *x = (const T *)a.x + image * in * a.channels + channel;
-        const float made = scaled_int64(GRAD ? backward(x, a.channels, w, place)
-                                             : forward(x, a.channels, w, place), back);
+        const float made = scaled_int64(
+            GRAD ? backward(x, a.channels, w, place) : forward(x, a.channels, w, place), back);
         a.out[(image * a.channels + channel) * out + place] = made;
         top = max(top, magnitude_bits(made));
     }

@@ -38,8 +38,9 @@ template <int WN> constexpr int STAGED = WN + 4;
  * shared memory, so that lanes write neighbours. Nearly always the finish is `fast`, and then several
  * rows are under way at once. */
 template <bool A_ALONG_K, bool B_ALONG_K, int WM, int WN>
-__device__ __forceinline__ void write(const product &p, const task &t, int (&sums)[WM / 16][WN / 8][4],
-                                      int warp_row, int warp_column, int *staged) {
+__device__ __forceinline__ void write(const product &p, const task &t,
+                                      int (&sums)[WM / 16][WN / 8][4], int warp_row,
+                                      int warp_column, int *staged) {
     constexpr int COLUMNS = WN / LANES;
     const int lane = threadIdx.x % LANES, first_column = t.column0 + warp_column + lane;
     const places place = {p, t.v, t.h, B_ALONG_K};
@@ -54,8 +55,11 @@ __device__ __forceinline__ void write(const product &p, const task &t, int (&sum
     }
     const int64_t *row_bias =
         finish.bias && p.bias_row ? finish.bias + t.problem * p.bias_problem : NULL;
-    int32_t *parts = p.parts + ((t.split * p.problems + t.problem) * p.horizontal.phases *
-                                    p.vertical.phases + t.phase) * p.rows * p.columns + first_column;
+    int32_t *parts =
+        p.parts +
+        ((t.split * p.problems + t.problem) * p.horizontal.phases * p.vertical.phases + t.phase) *
+            p.rows * p.columns +
+        first_column;
 #pragma unroll
     for (int i = 0; i < WM / 16; i++) {
 #pragma unroll
@@ -74,7 +78,8 @@ __device__ __forceinline__ void write(const product &p, const task &t, int (&sum
 #pragma unroll
                 for (int j = 0; j < COLUMNS; j++)
                     if (to[j] >= 0)
-                        parts[(first + r) * p.columns + j * LANES] = sum[r * STAGED<WN> + j * LANES];
+                        parts[(first + r) * p.columns + j * LANES] =
+                            sum[r * STAGED<WN> + j * LANES];
         } else if (finish.fast) {
 #pragma unroll 4
             for (int r = 0; r < rows; r++) {
@@ -82,8 +87,8 @@ __device__ __forceinline__ void write(const product &p, const task &t, int (&sum
 #pragma unroll
                 for (int j = 0; j < COLUMNS; j++)
                     if (to[j] >= 0)
-                        out[r * p.out_row + to[j]] = finish.scaled(sum[r * STAGED<WN> + j * LANES],
-                                                                   bias + column_bias[j]);
+                        out[r * p.out_row + to[j]] =
+                            finish.scaled(sum[r * STAGED<WN> + j * LANES], bias + column_bias[j]);
             }
         } else {
 #pragma unroll 1
@@ -134,11 +139,11 @@ __device__ __forceinline__ void multiply(const product &p) {
     auto multiply_half = [&](int half) {
 #pragma unroll
         for (int i = 0; i < WM / 16; i++) {
-            const unsigned(&r)[4] = a_now[half].r[i];
+            const unsigned (&r)[4] = a_now[half].r[i];
             const unsigned of_a[4] = {r[0], r[2], r[1], r[3]};
 #pragma unroll
             for (int j = 0; j < WN / 8; j++) {
-                const unsigned(&both)[4] = b_now[half].r[j / 2];
+                const unsigned (&both)[4] = b_now[half].r[j / 2];
                 const unsigned of_b[2] = {both[j % 2 * 2], both[j % 2 * 2 + 1]};
                 mma_m16n8k32_s8(sums[i][j], of_a, of_b);
             }

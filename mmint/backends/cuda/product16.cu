@@ -29,13 +29,15 @@ template <bool A_ALONG_K, bool B_ALONG_K> __device__ void multiply_16(const prod
             int64_t k = a_k;
             if (B_ALONG_K)
                 k = (int64_t)((t.v.first + tap_y * t.v.every) * (int)p.horizontal.taps + t.h.first +
-                              tap_x * t.h.every) * channels + channel;
+                              tap_x * t.h.every) *
+                        channels +
+                    channel;
             left = A_ALONG_K ? a[row * p.a_pitch + k] : a[k * p.a_pitch + row];
         }
         if (column < t.columns && b_k < k_end) {
             const int image = window / t.h.positions / t.v.positions;
-            const int i = window / t.h.positions % t.v.positions * t.v.stride + t.v.offset +
-                          tap_y * t.v.step;
+            const int i =
+                window / t.h.positions % t.v.positions * t.v.stride + t.v.offset + tap_y * t.v.step;
             const int j = window % t.h.positions * t.h.stride + t.h.offset + tap_x * t.h.step;
             if ((unsigned)i < (unsigned)t.v.size && (unsigned)j < (unsigned)t.h.size)
                 right = b[((image * t.v.size + i) * t.h.size + j) * p.b_pitch + channel];

@@ -30,7 +30,9 @@ template <typename T, bool STOCHASTIC> struct rounder {
     float scale;
 
     __device__ __forceinline__ rounder(int exponent, bool finite)
-        : exponent(exponent), scaled(exponent >= FRACTION_BITS - 127), kept(finite ? ~0u : 0),
+        : exponent(exponent),
+          scaled(exponent >= FRACTION_BITS - 127),
+          kept(finite ? ~0u : 0),
           scale(scaled ? scale_of((STOCHASTIC ? FRACTION_BITS : 0) - exponent) : 0.0f) {}
 
     /* Mantissas of patterns x0 and x1, rounded by the halves of `word`, in the low bits. */
@@ -41,8 +43,10 @@ template <typename T, bool STOCHASTIC> struct rounder {
         if (sizeof(T) == 1) {
             if (!STOCHASTIC) {
                 const float middle = 12582912.0f;
-                return kept & __byte_perm(pattern_of(__fmaf_rn(f0, scale, middle)),
-                                          pattern_of(__fmaf_rn(f1, scale, middle)), 0x7740) & 0xFFFF;
+                return kept &
+                       __byte_perm(pattern_of(__fmaf_rn(f0, scale, middle)),
+                                   pattern_of(__fmaf_rn(f1, scale, middle)), 0x7740) &
+                       0xFFFF;
             }
             const uint32_t t0 = pattern_of(__fmaf_rz(fabsf(f0), scale, 8388608.0f)) + drawn0;
             const uint32_t t1 = pattern_of(__fmaf_rz(fabsf(f1), scale, 8388608.0f)) + drawn1;
@@ -55,10 +59,11 @@ template <typename T, bool STOCHASTIC> struct rounder {
             return kept & packed<T>(__float2int_rn(f0 * scale), __float2int_rn(f1 * scale));
         const uint32_t t0 = __float2uint_rz(fabsf(f0) * scale) + drawn0;
         const uint32_t t1 = __float2uint_rz(fabsf(f1) * scale) + drawn1;
-        return kept & packed<T>(signed_by(t0 >> FRACTION_BITS, x0), signed_by(t1 >> FRACTION_BITS, x1));
+        return kept &
+               packed<T>(signed_by(t0 >> FRACTION_BITS, x0), signed_by(t1 >> FRACTION_BITS, x1));
     }
 
-private:
+   private:
     static __device__ __forceinline__ int32_t signed_by(uint32_t magnitude, uint32_t pattern) {
         const int32_t sign = (int32_t)pattern >> 31;
         return ((int32_t)magnitude ^ sign) - sign;

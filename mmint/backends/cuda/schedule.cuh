@@ -101,7 +101,8 @@ struct task {
     int row0, column0, columns; /* columns: of the phase */
     int k;                      /* the length of its sums, of all splits */
 
-    __device__ __forceinline__ task(const product &p, int tile_rows, int tile_columns, bool b_along_k)
+    __device__ __forceinline__ task(const product &p, int tile_rows, int tile_columns,
+                                    bool b_along_k)
         : split(group_of(p, tile_rows, tile_columns) % (int)p.splits),
           phase(group_of(p, tile_rows, tile_columns) / (int)(p.splits * p.problems)),
           problem(group_of(p, tile_rows, tile_columns) / (int)p.splits % (int)p.problems),
@@ -125,7 +126,7 @@ struct task {
     }
     /* Which problem, phase and split, counted through. */
     static __device__ __forceinline__ int group_of(const product &p, int tile_rows,
-                                                       int tile_columns) {
+                                                   int tile_columns) {
         const unsigned each = (unsigned)(tiles(p.rows, tile_rows) * tiles(p.columns, tile_columns));
         return (int)(blockIdx.x / each);
     }

@@ -17,8 +17,16 @@
 
 enum { THREADS = 256 };
 
-enum { LARGEST, MAP, TOP_DIRECTION, NARROW_DIRECTION, TOP_NESTEROV, NARROW_NESTEROV, TOP_UPDATE,
-       NARROW_UPDATE };
+enum {
+    LARGEST,
+    MAP,
+    TOP_DIRECTION,
+    NARROW_DIRECTION,
+    TOP_NESTEROV,
+    NARROW_NESTEROV,
+    TOP_UPDATE,
+    NARROW_UPDATE
+};
 
 struct sgd_arguments {
     uint32_t *param;
@@ -37,20 +45,29 @@ struct sgd_arguments {
 
 __device__ __forceinline__ bool is_wide(const sgd_arguments &a) { return a.settings.bits > 8; }
 
-__device__ __forceinline__ uint64_t seen(const uint64_t *at) { return *(const volatile uint64_t *)at; }
+__device__ __forceinline__ uint64_t seen(const uint64_t *at) {
+    return *(const volatile uint64_t *)at;
+}
 
 /* The terms of the update, as far as the phases before `phase` have made them. */
 __device__ sgd_plan plan_before(const sgd_arguments &a, int phase) {
-    sgd_seen found = {seen(&a.shared->grad_pattern), seen(&a.shared->param_pattern), 0, 0,
-                      seen(&a.shared->momentum), 0, 0, 0};
+    sgd_seen found = {seen(&a.shared->grad_pattern),
+                      seen(&a.shared->param_pattern),
+                      0,
+                      0,
+                      seen(&a.shared->momentum),
+                      0,
+                      0,
+                      0};
     if (phase > MAP) {
         found.grad = seen(&a.shared->grad);
         found.param = seen(&a.shared->param);
     }
     if (phase > TOP_DIRECTION) found.direction = seen(&a.shared->direction);
     if (phase > TOP_NESTEROV && a.settings.nesterov) found.nesterov = seen(&a.shared->nesterov);
-    const sgd_mantissas of = {a.work, a.work + a.n, a.old, a.buffer, a.work + 2 * a.n,
-                              a.old ? *a.old_exponent : 0, is_wide(a)};
+    const sgd_mantissas of = {a.work,    a.work + a.n,     a.old,
+                              a.buffer,  a.work + 2 * a.n, a.old ? *a.old_exponent : 0,
+                              is_wide(a)};
     return sgd_plan_of(&a.settings, &of, found);
 }
 
@@ -105,8 +122,8 @@ __device__ void find_largest(const sgd_arguments &a) {
     note(&a.shared->momentum, momentum);
 }
 
-__device__ void map(const sgd_arguments &a, const uint32_t *x, int exponent, int role,
-                    int16_t *out, uint64_t *top) {
+__device__ void map(const sgd_arguments &a, const uint32_t *x, int exponent, int role, int16_t *out,
+                    uint64_t *top) {
     uint64_t largest = 0;
     sweep(a, true, role, [&](int64_t i, uint32_t drawn) {
         const int32_t made = map_one(x[i], exponent, true, drawn);

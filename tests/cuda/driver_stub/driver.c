@@ -13,12 +13,25 @@
 #include <string.h>
 
 enum {
-    SUCCESS = 0, INVALID_VALUE = 1, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500,
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
     NOT_SUPPORTED = 801,
-    VERSION = 13000, MAX = 4096, DEPTH = 16, STATIC_SHARED = 48 << 10, MAX_DYNAMIC_SHARED = 8,
+    VERSION = 13000,
+    MAX = 4096,
+    DEPTH = 16,
+    STATIC_SHARED = 48 << 10,
+    MAX_DYNAMIC_SHARED = 8,
 };
 
-typedef struct { int alive, kind, shared; void *owner; char name[64]; char *image; } Object;
+typedef struct {
+    int alive, kind, shared;
+    void *owner;
+    char name[64];
+    char *image;
+} Object;
 enum { CONTEXT = 1, STREAM, MODULE, FUNCTION };
 
 static Object objects[MAX];
@@ -28,7 +41,10 @@ static __thread int depth, thread_number;
 static int threads;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE *record;
-static struct { char name[64]; int result; } failure;
+static struct {
+    char name[64];
+    int result;
+} failure;
 
 static void line(const char *format, ...) {
     pthread_mutex_lock(&lock);
@@ -48,18 +64,20 @@ static void line(const char *format, ...) {
 
 #define WRONG(...) line("WRONG " __VA_ARGS__)
 
-static int number(const void *object) { return object ? (int)((const Object *)object - objects) : -1; }
+static int number(const void *object) {
+    return object ? (int)((const Object *)object - objects) : -1;
+}
 
 /* Records a call, and returns its result or what `driver_fail` asked for in its place. */
-#define DONE(result, format, ...) \
-    do { \
-        int result_ = (result); \
+#define DONE(result, format, ...)                                                 \
+    do {                                                                          \
+        int result_ = (result);                                                   \
         line("%d %s " format " -> %d", thread(), __func__, __VA_ARGS__, result_); \
-        return result_; \
+        return result_;                                                           \
     } while (0)
-#define MAY_FAIL \
-    if (!strcmp(failure.name, __func__)) { \
-        *failure.name = 0; \
+#define MAY_FAIL                                \
+    if (!strcmp(failure.name, __func__)) {      \
+        *failure.name = 0;                      \
         DONE(failure.result, "%s", "as asked"); \
     }
 
@@ -161,7 +179,8 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
 int cuDevicePrimaryCtxRelease_v2(int device) {
     if (--retained < 1) WRONG("PyTorch's context is released");
     for (int i = 0; i < made; i++)
-        if (is(&objects[i], MODULE) || (is(&objects[i], STREAM) && strcmp(objects[i].name, "PyTorch's")))
+        if (is(&objects[i], MODULE) ||
+            (is(&objects[i], STREAM) && strcmp(objects[i].name, "PyTorch's")))
             WRONG("the context is released before %d of kind %d", i, objects[i].kind);
     DONE(SUCCESS, "%d", device);
 }
@@ -213,8 +232,8 @@ int cuStreamDestroy_v2(void *stream) {
     DONE(SUCCESS, "%d", number(stream));
 }
 
-int cuModuleLoadDataEx(
-        void **module, const void *image, unsigned options, void *names, void *values) {
+int cuModuleLoadDataEx(void **module, const void *image, unsigned options, void *names,
+                       void *values) {
     (void)options, (void)names, (void)values;
     MAY_FAIL
     if (!current()) WRONG("a module without a context");
@@ -242,14 +261,14 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
 
 int cuFuncSetAttribute(void *function, int attribute, int value) {
     MAY_FAIL
-    if (!is(function, FUNCTION) || attribute != MAX_DYNAMIC_SHARED || !current()) WRONG("cuFuncSetAttribute");
+    if (!is(function, FUNCTION) || attribute != MAX_DYNAMIC_SHARED || !current())
+        WRONG("cuFuncSetAttribute");
     ((Object *)function)->shared = value;
     DONE(SUCCESS, "%s %d %d", ((Object *)function)->name, attribute, value);
 }
 
-int cuLaunchKernel(
-        void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-        unsigned bz, unsigned shared, void *stream, void **parameters, void **extra) {
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void *stream, void **parameters, void **extra) {
     MAY_FAIL
     Object *given = function;
     if (!current()) {
@@ -271,5 +290,5 @@ int cuLaunchKernel(
     char text[2 * 4096 + 1] = "";
     for (size_t i = 0; i < size; i++) sprintf(text + 2 * i, "%02x", bytes[i]);
     DONE(SUCCESS, "%s %u,%u,%u %u,%u,%u %u %d %s", given->name, gx, gy, gz, bx, by, bz, shared,
-        number(stream), size ? text : "-");
+         number(stream), size ? text : "-");
 }
