@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import inspect
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import master_only
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ...optim import IntSGD
+from .checkpoint import WholeCheckpointHook, part, replace
 from .hook import IntTrainingHook
 
 IGNORED = ('type', '_scope_', 'foreach', 'fused')  # do not change what SGD computes
@@ -26,6 +31,8 @@ class IntRunner(Runner):
     ``from_cfg`` adds `IntTrainingHook` with the settings under ``integer``, and where the optimizer
     is SGD, replaces it by `IntSGD` and its wrapper by `IntOptimWrapper`, with the same numbers. Any
     other optimizer stays as it is, in float. A wrapper of mixed precision becomes one without.
+
+    Checkpoints are written such that a crash, at any time, leaves the last one whole.
     """
 
     @classmethod
@@ -43,6 +50,33 @@ class IntRunner(Runner):
                 'which integer layers do not need'
             )
         return runner
+
+    def register_hook(self, hook: Hook | dict, *args: Any, **kwargs: Any) -> None:
+        """As `Runner.register_hook`; a `CheckpointHook` becomes a `WholeCheckpointHook`."""
+        if isinstance(hook, dict) and _type_name(hook) == 'CheckpointHook':
+            hook = dict(hook, type=WholeCheckpointHook)
+        super().register_hook(hook, *args, **kwargs)
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As `Runner.save_checkpoint`; a local file is written beside, synced and renamed."""
+        backend = get_file_backend(out_dir, backend_args=kwargs.get('backend_args'))
+        if file_client_args is not None or not isinstance(backend, LocalBackend):
+            super().save_checkpoint(out_dir, filename, file_client_args, **kwargs)
+            return
+        path = Path(out_dir, filename)
+        try:
+            super().save_checkpoint(out_dir, part(path).name, **kwargs)
+            replace(path)
+        except BaseException:
+            part(path).unlink(missing_ok=True)
+            raise
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
