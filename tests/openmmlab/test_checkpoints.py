@@ -49,11 +49,17 @@ def validating(cfg):
 
 
 def train_looking(cfg, look):
-    """Trains, and calls ``look`` before and after each call that may change a file."""
+    """Trains, and calls ``look`` whenever a checkpoint, or what names the last, has changed."""
+    before = []
 
     def profile(frame, event, function):
         if event in ('c_call', 'c_return') and function.__name__ in CHANGES:
-            look()
+            files = [*saved(Path(cfg.work_dir)), 'last_checkpoint']
+            stats = [os.stat(p) for f in files if (p := Path(cfg.work_dir, f)).exists()]
+            now = [(s.st_ino, s.st_size, s.st_mtime_ns) for s in stats]
+            if now != before:
+                before[:] = now
+                look()
 
     runner = RUNNERS.build(cfg)
     sys.setprofile(profile)
