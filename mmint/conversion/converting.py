@@ -14,7 +14,7 @@ from ..numerics import check_bits
 from ..ops.run import Site
 from ..ops.scope import ForwardScope
 from . import conventions  # noqa: F401
-from .registered import integer_class, integer_classes, stays_float
+from .registered import integer_class, integer_classes, is_float_layer, stays_float
 from .report import CLASS_KEPT, Converted
 
 # What has a forward pass to make integer, though no parameters.
@@ -35,7 +35,8 @@ def convert(
     A module stays the same object, with the same parameters, buffers, hooks and state_dict keys;
     only its class changes. So layers that a model shares between two places stay shared. A module
     with layers inside keeps its class too and gets a `mmint.ops.scope.ForwardScope`, in which the
-    additions, products, attention and average pooling of its own code are integer.
+    additions, products, attention and average pooling of its own code are integer. Layers without
+    an integer counterpart, such as Conv3d, LSTM or Embedding, stay in float.
 
     Args:
         model: any PyTorch model.
@@ -46,7 +47,8 @@ def convert(
         layer_bits: other widths, by pattern; the last pattern that matches counts.
 
     Returns:
-        One entry for each module that was converted or has parameters of its own, in order.
+        One entry for each module that was converted, has parameters of its own or computes in
+        float, in order.
 
     Raises:
         TypeError: if ``include`` or ``exclude`` is no list of patterns, or ``layer_bits`` no dict.
@@ -113,15 +115,16 @@ def convert(
                 module.make_integer(_width(aliases, bits, layer_bits))
             module.site = Site(aliases[0], number)
         elif _has_operations(module):
-            chosen = _chosen(aliases, include, exclude)
-            inside = _width(aliases, bits, layer_bits) if chosen else _own_bits(module)
+            inside = _own_bits(module)
+            if _chosen(aliases, include, exclude) and not is_float_layer(module):
+                inside = _width(aliases, bits, layer_bits)
             module.forward = ForwardScope(module, Site(aliases[0], number), inside)
         after = type(module).__name__
         own_bits = _own_bits(module)
         if own_bits is not None and not isinstance(module, IntLayer):
             after, own_bits = CLASS_KEPT, None
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own or type(module) in integer_classes():
+        if own or type(module) in integer_classes() or is_float_layer(module):
             report.append(Converted(aliases[0], before, after, own_bits, own))
     return report
 
@@ -158,7 +161,11 @@ def _has_operations(module: nn.Module) -> bool:
         type(module) not in integer_classes()
         and type(module).forward is not nn.Module.forward
         and not stays_float(module)
-        and (isinstance(module, POOLING) or any(True for _ in module.parameters()))
+        and (
+            isinstance(module, POOLING)
+            or is_float_layer(module)
+            or any(True for _ in module.parameters())
+        )
     )
 
 

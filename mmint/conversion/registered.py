@@ -33,6 +33,18 @@ _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
 }
 _float_classes: set[type[nn.Module]] = set()
 
+# PyTorch's layers whose own code calls what has an integer version, where a subclass inherits it.
+_CALL_INTEGER_FUNCTIONS = nn.Conv2d, nn.Linear
+# Layers of others, and their subclasses, whose own code calls nothing that has an integer version.
+_FLOAT_LAYERS = {
+    'mmcv.cnn.bricks.wrappers.Conv3d',
+    'mmcv.cnn.bricks.wrappers.ConvTranspose3d',
+    'mmcv.ops.deform_conv.DeformConv2d',
+    'mmcv.ops.modulated_deform_conv.ModulatedDeformConv2d',
+    'torchvision.ops.deform_conv.DeformConv2d',
+    'torchvision.ops.misc.FrozenBatchNorm2d',
+}
+
 
 def register_layer(stock: type[nn.Module] | str, integer: type[nn.Module]) -> None:
     """Lets `convert` turn modules of class ``stock`` into ``integer``, in every later call.
@@ -70,8 +82,7 @@ def register_layer(stock: type[nn.Module] | str, integer: type[nn.Module]) -> No
 
 def integer_class(stock: type[nn.Module]) -> type[nn.Module] | None:
     """What a module of class ``stock`` becomes, None if it stays."""
-    name = f'{stock.__module__}.{stock.__qualname__}'
-    return _integer_layers.get(stock) or _integer_layers.get(name)
+    return _integer_layers.get(stock) or _integer_layers.get(_qualified_name(stock))
 
 
 def integer_classes() -> set[type[nn.Module]]:
@@ -90,6 +101,27 @@ def keep_float(model: type[nn.Module]) -> None:
 def stays_float(module: nn.Module) -> bool:
     """Whether a module's own code stays in float."""
     return isinstance(module, tuple(_float_classes))
+
+
+def is_float_layer(module: nn.Module) -> bool:
+    """Whether a module is a layer whose own code computes nothing but float, when in a scope.
+
+    That is one with the ``forward`` of a layer of PyTorch, such as Conv3d, LSTM or Embedding.
+    """
+    classes = type(module).__mro__
+    if any(_qualified_name(each) in _FLOAT_LAYERS for each in classes):
+        return True
+    owner = next(each for each in classes if 'forward' in vars(each))
+    return (
+        owner.__module__.startswith('torch.nn.modules.')
+        and owner not in _CALL_INTEGER_FUNCTIONS
+        and any(True for _ in module.parameters(recurse=False))
+        and not any(True for _ in module.children())
+    )
+
+
+def _qualified_name(kind: type) -> str:
+    return f'{kind.__module__}.{kind.__qualname__}'
 
 
 def _is_module_class(value: object) -> bool:

@@ -344,13 +344,6 @@ def test_a_layer_with_a_forward_of_its_own_is_refused_and_nothing_converted():
     assert not integer_layers(model)
 
 
-def test_the_report_names_what_computes_in_integers_with_parameters_of_its_own():
-    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.PReLU())
-    report = format_report(convert(model, exclude=['1']))
-    assert re.search(r'MultiheadAttention +class kept ', report)
-    assert re.search(r'PReLU +left alone', report)
-
-
 def test_a_model_made_in_inference_mode_evaluates():
     with torch.inference_mode():
         model = net().eval()
