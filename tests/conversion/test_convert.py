@@ -1,7 +1,6 @@
 """convert(): the same model, with integer layers where the patterns say so."""
 
 import copy
-import re
 
 import pytest
 import torch
