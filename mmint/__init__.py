@@ -7,7 +7,7 @@ installed, the integer core works with PyTorch alone: `mmint.convert` and `mmint
 
 from importlib.util import find_spec
 
-from .conversion import convert, register_layer
+from .conversion import convert, register_layer, restore
 from .ops import begin_iteration
 from .optim import IntSGD
 from .version import __version__
@@ -15,4 +15,4 @@ from .version import __version__
 if find_spec('mmengine') is not None:
     from . import openmmlab  # noqa: F401
 
-__all__ = ['IntSGD', '__version__', 'begin_iteration', 'convert', 'register_layer']
+__all__ = ['IntSGD', '__version__', 'begin_iteration', 'convert', 'register_layer', 'restore']

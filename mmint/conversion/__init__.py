@@ -4,6 +4,7 @@ from ..layers.base import DEFAULT_BITS
 from .converting import convert
 from .registered import keep_float, register_layer
 from .report import Converted, format_report
+from .restoring import restore
 
 __all__ = [
     'DEFAULT_BITS',
@@ -12,4 +13,5 @@ __all__ = [
     'format_report',
     'keep_float',
     'register_layer',
+    'restore',
 ]

@@ -108,11 +108,14 @@ def convert(
     for number, (module, aliases) in enumerate(names.items()):
         before, becomes = type(module).__name__, plan[module]
         if becomes is not None:
-            module.__class__ = becomes
             module.__dict__.pop('forward', None)  # the scope of a layer that was excluded before
-        if isinstance(module, IntLayer):
-            if becomes is not None:
+            stock, had = type(module), set(vars(module))
+            module.__class__ = becomes
+            if isinstance(module, IntLayer):
                 module.make_integer(_width(aliases, bits, layer_bits))
+            added = tuple(set(vars(module)) - had)
+            module.__dict__['_stock'] = stock, added  # for `restore`
+        if isinstance(module, IntLayer):
             module.site = Site(aliases[0], number)
         elif _has_operations(module):
             inside = _own_bits(module)

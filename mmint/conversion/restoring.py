@@ -1,0 +1,40 @@
+"""Turning the integer layers of a model back into float ones, in place."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..ops.scope import ForwardScope
+from .registered import integer_classes
+
+ADDED = 'bits', 'site', '_mapped'  # by `IntLayer.make_integer`
+
+
+def restore(model: nn.Module) -> nn.Module:
+    """Undoes `mmint.convert`, in place: ``model`` computes in float, as its stock classes do.
+
+    Parameters, buffers, hooks and state_dict keys stay the same, their values too. So a trained
+    model can be traced, scripted, exported or compiled; `copy.deepcopy` keeps the integer one. A
+    layer that was built as an integer one becomes the layer of PyTorch that it derives from.
+
+    Args:
+        model: a model, converted or not, or one with layers of `mmint.layers`.
+
+    Returns:
+        ``model``.
+    """
+    for module in model.modules():
+        scope = module.__dict__.get('forward')
+        if isinstance(scope, ForwardScope):
+            del module.forward
+            if scope.own is not None:
+                module.forward = scope.own
+        stock, added = module.__dict__.pop('_stock', (None, ()))
+        if stock is None and isinstance(module, tuple(integer_classes())):
+            stock = next(c for c in type(module).__mro__ if c.__module__.startswith('torch.nn.'))
+            added = ADDED
+        for name in added:
+            module.__dict__.pop(name, None)
+        if stock is not None:
+            module.__class__ = stock
+    return model
