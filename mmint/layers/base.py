@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..numerics import FixedPoint, Role, check_bits
 from ..ops import Mapper
+from ..ops.exporting import cannot_be_exported, check_not_exported
 from ..ops.run import Site, current_run
 
 DEFAULT_BITS = 8
@@ -78,10 +79,12 @@ class IntLayer(nn.Module):
         """Checks the input's device, number of dimensions and channels.
 
         Raises:
+            RuntimeError: if the layer is being exported.
             ValueError: if ``x`` is not on the layer's device, has none of the numbers of
                 dimensions ``dims`` (enough for ``channel_dim`` if there are none), or other than
                 ``size`` channels.
         """
+        check_not_exported(self.site.name, x)
         tensors = *self._parameters.values(), *self._buffers.values()
         own = next((t for t in tensors if t is not None), x)
         if x.device != own.device:
@@ -101,6 +104,10 @@ class IntLayer(nn.Module):
                 f'{self.site.name} was given an input of shape {tuple(x.shape)}, {size} is '
                 f'accepted in dimension {channel_dim}: check the layer before it'
             )
+
+    def __prepare_scriptable__(self) -> None:
+        """Called by `torch.jit.script`."""
+        raise RuntimeError(cannot_be_exported(self.site.name))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_mapped': None}

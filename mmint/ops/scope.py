@@ -20,6 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..numerics import Role, check_bits
+from .exporting import cannot_be_exported, check_not_exported
 from .mapper import Mapper
 from .registry import integer_version
 from .run import Site, current_run
@@ -46,13 +47,23 @@ class ForwardScope:
 
     @torch.compiler.disable
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The stock forward pass, within this scope, and not traced by `torch.compile`."""
+        """The stock forward pass, within this scope, and not traced by `torch.compile`.
+
+        Raises:
+            RuntimeError: if the model is being exported.
+        """
+        check_not_exported(self.site.name, *args, *kwargs.values())
         outer = current_place()
         training = self.module.training if outer is None else outer.training
         with entered(Place(self, training)):
             if self.own is not None:
                 return self.own(*args, **kwargs)
             return type(self.module).forward(self.module, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ('__code__', '__globals__'):  # asked for by what exports
+            raise AttributeError(cannot_be_exported(self.site.name))
+        raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
 
     def mapper(self) -> Mapper:
         """The mapper of one operation."""

@@ -60,18 +60,33 @@ def test_it_keeps_parameters_and_values():
     assert all(p is parameters[name] and p.grad is not None for name, p in model.named_parameters())
 
 
+EXPORTS = {
+    'trace': lambda model: torch.jit.trace(model, X),
+    'script': torch.jit.script,
+    'fx': torch.fx.symbolic_trace,
+    'export': lambda model: torch.export.export(model, (X,)).module(),
+}
+
+
 @pytest.mark.filterwarnings('ignore:.torch.jit:FutureWarning')
-@pytest.mark.parametrize('how', ['trace', 'script', 'fx', 'export'])
+@pytest.mark.parametrize('how', EXPORTS)
 def test_it_is_exported(pair, how):
     stock, restored = pair
-    exported = {
-        'trace': lambda: torch.jit.trace(restored, X),
-        'script': lambda: torch.jit.script(restored),
-        'fx': lambda: torch.fx.symbolic_trace(restored),
-        'export': lambda: torch.export.export(restored, (X,)).module(),
-    }[how]()
     with torch.no_grad():
-        assert torch.allclose(exported(X), stock(X), atol=1e-6)
+        assert torch.allclose(EXPORTS[how](restored)(X), stock(X), atol=1e-6)
+
+
+@pytest.mark.filterwarnings('ignore:.torch.jit:FutureWarning')
+@pytest.mark.parametrize('how', EXPORTS)
+@pytest.mark.parametrize('make', [Block, lambda: nn.Conv2d(3, 3, 1)], ids=['model', 'layer'])
+def test_a_converted_model_is_not_and_one_sentence_names_it(make, how):
+    model = make().eval()
+    mmint.convert(model)
+    with pytest.raises((RuntimeError, AttributeError)) as error:
+        EXPORTS[how](model)
+    message = str(error.value)
+    assert message.startswith(('the model has integer operations', 'conv has integer operations'))
+    assert 'export a copy, mmint.restore(copy.deepcopy(model))' in message and '\n' not in message
 
 
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
