@@ -70,6 +70,10 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    classifiers=[
+        'Operating System :: POSIX :: Linux',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)),
+    ],
     packages=find_packages(include=['mmint', 'mmint.*']),
     package_data={
         'mmint': ['py.typed'],
@@ -78,7 +82,7 @@ setup(
         'mmint.backends.cuda': ['*.cu', '*.cuh'],
     },
     python_requires='>=3.10',
-    install_requires=['torch>=2.1'],
+    install_requires=['torch>=2.5'],  # tried by tools/try_versions.sh, as are the Pythons
     extras_require={
         'mm': [
             'onedl-mmengine',
