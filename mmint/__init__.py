@@ -8,11 +8,19 @@ installed, the integer core works with PyTorch alone: `mmint.convert` and `mmint
 from importlib.util import find_spec
 
 from .conversion import convert, register_layer, restore
-from .ops import begin_iteration
+from .ops import begin_iteration, begin_replay
 from .optim import IntSGD
 from .version import __version__
 
 if find_spec('mmengine') is not None:
     from . import openmmlab  # noqa: F401
 
-__all__ = ['IntSGD', '__version__', 'begin_iteration', 'convert', 'register_layer', 'restore']
+__all__ = [
+    'IntSGD',
+    '__version__',
+    'begin_iteration',
+    'begin_replay',
+    'convert',
+    'register_layer',
+    'restore',
+]

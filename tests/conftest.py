@@ -30,10 +30,11 @@ def backend(request, monkeypatch):
 
 @pytest.fixture
 def fresh_run():
-    """Seed, rank, iteration and calls as at the start of a process, before and after a test."""
+    """Seed, rank, iteration, calls and captures as at the start of a process, around a test."""
 
     def reset():
         current_run.seed = current_run.rank = 0
+        current_run.captured.clear()
         current_run.begin_iteration(0)
 
     reset()

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..backends import replays
 from ..numerics import FixedPoint, Role, check_bits
 from ..ops import Mapper
 from ..ops.exporting import cannot_be_exported, check_not_exported
@@ -67,6 +68,8 @@ class IntLayer(nn.Module):
                 weight.device,
                 run.moment(),
                 self.bits,
+                run.begun,  # a replay changes weights and leaves no other trace
+                replays.capturing(),
             )
             if self._mapped is not None and self._mapped[0] == state:
                 return self._mapped[1]

@@ -5,13 +5,14 @@ from .conv import conv2d, conv_transpose2d
 from .linear import linear
 from .mapper import Mapper
 from .norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
-from .run import begin_iteration
+from .run import begin_iteration, begin_replay
 
 __all__ = [
     'Mapper',
     'Running',
     'batch_norm',
     'begin_iteration',
+    'begin_replay',
     'conv2d',
     'conv_transpose2d',
     'frozen_norm',

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..backends import Backend, NonFiniteError, backend_for
+from ..backends import Backend, NonFiniteError, backend_for, replays
 from ..backends.errors import naming
 from ..numerics import FixedPoint, RandomBits, Role
 from .run import Moment, Site, current_run
@@ -28,6 +28,7 @@ class Mapper:
             (evaluation). A gradient is always rounded stochastically.
         call: the number of this call of the layer within the iteration.
         moment: of the forward pass, whenever the backward pass runs.
+        captured: whether the call is in a CUDA graph, and happens in the iterations of its replays.
     """
 
     site: Site
@@ -35,6 +36,7 @@ class Mapper:
     stochastic: bool
     call: int
     moment: Moment = field(default_factory=current_run.moment)
+    captured: bool = field(default_factory=replays.capturing)
 
     def __call__(self, x: Tensor, role: Role, top: int | Tensor | None = None) -> FixedPoint:
         """Maps float32 ``x`` to fixed point; ``top`` as in `Backend.quantize`.
@@ -73,9 +75,10 @@ class Mapper:
     def not_finite(self, role: Role) -> NonFiniteError:
         """The error for an infinity or NaN in tensor ``role``."""
         role = Role.GRADIENT if role in GRADIENTS else role
+        iteration = current_run.iteration if self.captured else self.moment.iteration
         return NonFiniteError(
             f'{self.site.name} was given {_article(role)} with infinite or NaN values in iteration '
-            f'{self.moment.iteration}, finite ones are accepted: check the images and annotations '
+            f'{iteration}, finite ones are accepted: check the images and annotations '
             'of this iteration, then the learning rate and its warm-up'
         )
 

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
 
+from ..backends import replays
 from ..numerics import RandomBits, Role
 
 Calls = Counter[tuple[int, Role]]
@@ -25,6 +27,16 @@ class Moment(NamedTuple):
     iteration: int
 
 
+class Captured(Protocol):
+    """An optimizer whose step is in a CUDA graph."""
+
+    def check(self) -> None:
+        """Raises what the replay before met."""
+
+    def begin_replay(self, iteration: int) -> None:
+        """Makes the next replay its step of ``iteration``."""
+
+
 @dataclass
 class Run:
     """Seed, rank and iteration of this process, and how often each layer was called in it.
@@ -35,6 +47,8 @@ class Run:
 
     Attributes:
         optimizers: how many optimizers were made since the run began.
+        begun: how many iterations were begun, in captures and before replays too.
+        captured: the optimizers whose steps are in CUDA graphs.
     """
 
     seed: int = 0
@@ -43,6 +57,8 @@ class Run:
     calls: Calls = field(default_factory=Counter)
     has_iterations: bool = False
     optimizers: int = 0
+    begun: int = 0
+    captured: WeakSet[Captured] = field(default_factory=WeakSet)
     _replaying: bool = False
     _to_be_replayed: bool = False
 
@@ -55,7 +71,9 @@ class Run:
 
         With iteration 0 a run begins, and so does the numbering of its optimizers.
         """
+        replays.begin(iteration)
         self.iteration = iteration
+        self.begun += 1
         self.has_iterations = True
         self.calls.clear()
         if iteration == 0:
@@ -126,6 +144,35 @@ def begin_iteration(iteration: int, seed: int = 0, rank: int | None = None) -> N
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
     current_run.seed, current_run.rank = seed, rank
     current_run.begin_iteration(iteration)
+
+
+def begin_replay(iteration: int) -> None:
+    """Begins an iteration that replays a CUDA graph: call it before each ``graph.replay()``.
+
+    The training step in the graph, which called `begin_iteration` when it was captured, then draws
+    the random bits of ``iteration``, and its optimizers use their learning rates of now. Seed and
+    rank are those of the capture.
+
+    Args:
+        iteration: the number of this training step.
+
+    Raises:
+        RuntimeError: if a capture is going on, or an optimizer has other settings than when it was
+            captured, learning rates aside.
+        NonFiniteError: if a tensor of the replay before was infinite or not a number.
+    """
+    if replays.capturing():
+        raise RuntimeError(
+            'mmint.begin_replay was called while a CUDA graph is being captured, before a replay '
+            'is accepted: call mmint.begin_iteration in the capture'
+        )
+    optimizers = list(current_run.captured)
+    for optimizer in optimizers:
+        optimizer.check()
+    current_run.begin_iteration(iteration)
+    replays.write_iteration(iteration)
+    for optimizer in optimizers:
+        optimizer.begin_replay(iteration)
 
 
 _site_numbers = itertools.count()

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..backends import NonFiniteError, backend_for
+from ..backends import NonFiniteError, backend_for, replays
 from ..backends.errors import naming
-from ..numerics import FixedPoint, RandomBits, Role, check_bits
+from ..numerics import FixedPoint, RandomBits, Role, check_bits, scalar
 from ..ops.run import current_run
 
 DEFAULT_BITS = 16
+FIXED = 'momentum', 'weight_decay', 'nesterov', 'bits'  # in a captured step
+
+
+class Capture(NamedTuple):
+    """A step in a CUDA graph.
+
+    Attributes:
+        rates: for each device the words of `replays.Rate` of each group, (groups, 2).
+        settings: what may not change, of each group.
+        ahead: by how much the number of steps is ahead of the iteration.
+    """
+
+    rates: dict[torch.device, Tensor]
+    settings: list[tuple[Any, ...]]
+    ahead: int
 
 
 class IntSGD(Optimizer):
@@ -62,6 +77,7 @@ class IntSGD(Optimizer):
         self.steps = 0
         self.number = current_run.next_optimizer()
         self.names: dict[Tensor, str] = {}
+        self.capture: Capture | None = None
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As `torch.optim.Optimizer.add_param_group`.
@@ -89,7 +105,11 @@ class IntSGD(Optimizer):
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
         """Updates every parameter that has a gradient.
 
+        Captured in a CUDA graph, it does so at every replay, with the learning rate of the last
+        `mmint.begin_replay`.
+
         Raises:
+            RuntimeError: if a first step is captured, before there is a momentum.
             TypeError: if a parameter is not float32.
             NonFiniteError: if a parameter or a gradient is infinite or not a number; on a GPU, if
                 that or any other tensor was since the last step, for which the device is waited.
@@ -98,18 +118,67 @@ class IntSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if capturing := replays.capturing():
+            self._begin_capture()
         number = -1
-        for group in self.param_groups:
+        for place, group in enumerate(self.param_groups):
             for param in group['params']:
                 number += 1
                 if param.grad is not None:
-                    self._update(param, param.grad, group, number)
-        self.steps += 1
-        for device in {p.device for group in self.param_groups for p in group['params']}:
-            backend_for(device).check(device)
+                    rate = group['lr']
+                    if capturing and self.capture:
+                        rate = replays.Rate(rate, self.capture.rates[param.device][place])
+                    self._update(param, param.grad, group, rate, number)
+        if not capturing:
+            self.steps += 1
+            self.check()
         return loss
 
-    def _update(self, param: Tensor, grad: Tensor, group: dict[str, Any], number: int) -> None:
+    def _devices(self) -> set[torch.device]:
+        return {p.device for group in self.param_groups for p in group['params']}
+
+    def _begin_capture(self) -> None:
+        ahead, settings = replays.distance(self.steps), self._settings()
+        if self.capture is not None and self.capture.settings == settings:
+            rates = self.capture.rates  # which the graphs before read, too
+        else:
+            shape = len(self.param_groups), 2
+            rates = {
+                device: torch.empty(shape, dtype=torch.int64, device=device)
+                for device in self._devices()
+            }
+        self.capture = Capture(rates, settings, ahead)
+        current_run.captured.add(self)
+
+    def _settings(self) -> list[tuple[Any, ...]]:
+        return [tuple(group[name] for name in FIXED) for group in self.param_groups]
+
+    def check(self) -> None:
+        """Waits for the devices, and raises `NonFiniteError` if a tensor was not finite."""
+        for device in self._devices():
+            backend_for(device).check(device)
+
+    def begin_replay(self, iteration: int) -> None:
+        """Makes the next replay of captured steps that of ``iteration``; see `mmint.begin_replay`.
+
+        Raises:
+            RuntimeError: if settings other than learning rates changed since the capture.
+        """
+        if self.capture is None:
+            return
+        if self._settings() != self.capture.settings:
+            raise RuntimeError(
+                f'the settings {", ".join(FIXED)} of an optimizer or its groups changed after its '
+                'step was captured in a CUDA graph, the same are accepted: capture it again'
+            )
+        words = torch.tensor([scalar(-group['lr']) for group in self.param_groups])
+        for rates in self.capture.rates.values():
+            rates.copy_(words)
+        self.steps = self.capture.ahead + iteration + 1
+
+    def _update(
+        self, param: Tensor, grad: Tensor, group: dict[str, Any], rate: float, number: int
+    ) -> None:
         name = self.names.get(param, f'parameter {number}')
         if param.dtype != torch.float32:
             raise TypeError(
@@ -117,6 +186,12 @@ class IntSGD(Optimizer):
                 '.float()'
             )
         state = self.state[param]
+        held = state.get('momentum_buffer')
+        if group['momentum'] and held is None and replays.capturing():
+            raise RuntimeError(
+                f'the first step of {name} was captured in a CUDA graph, a later one is accepted, '
+                'which has a momentum: call step() once before the capture'
+            )
         random = RandomBits(
             current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER, self.number
         )
@@ -124,16 +199,19 @@ class IntSGD(Optimizer):
             buffer = backend_for(param.device).sgd_step(
                 param,
                 grad,
-                state.get('momentum_buffer'),
+                held,
                 group['bits'],
-                group['lr'],
+                rate,
                 group['momentum'],
                 group['weight_decay'],
                 group['nesterov'],
                 random,
             )
         torch.autograd.graph.increment_version(param)  # a kernel wrote it
-        if group['momentum']:
+        if group['momentum'] and held is not None and self.capture is not None:
+            held.mantissa.copy_(buffer.mantissa)  # where replays read it
+            held.exponent.copy_(buffer.exponent)
+        elif group['momentum']:
             state['momentum_buffer'] = buffer
 
     @staticmethod
@@ -156,7 +234,16 @@ class IntSGD(Optimizer):
         return {**state_dict, 'steps': self.steps, 'number': self.number}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` returned, here or in `torch.optim.SGD`."""
+        """Loads what `state_dict` returned, here or in `torch.optim.SGD`.
+
+        Raises:
+            RuntimeError: if a CUDA graph has a step, which would go on with the state before.
+        """
+        if self.capture is not None:
+            raise RuntimeError(
+                'a state was given to an optimizer whose step is captured in a CUDA graph, one '
+                'that was never captured is accepted: load into a new optimizer, and capture that'
+            )
         super().load_state_dict(state_dict)
         self.steps = state_dict.get('steps', 0)
         self.number = state_dict.get('number', self.number)
@@ -170,7 +257,7 @@ class IntSGD(Optimizer):
                     self.state[param]['momentum_buffer'] = mapped
 
     def __getstate__(self) -> dict[str, Any]:
-        own = dict(steps=self.steps, number=self.number, names=self.names)
+        own = dict(steps=self.steps, number=self.number, names=self.names, capture=None)
         return {**super().__getstate__(), **own}
 
 

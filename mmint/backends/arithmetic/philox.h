@@ -13,9 +13,11 @@
 
 enum { PHILOX_ROUNDS = 10, GROUP = 64, BLOCKS_OF_GROUP = 8 };
 
-/* The arguments that every kernel with random bits takes: whether it draws any, and their name. */
+/* The arguments that every kernel with random bits takes: whether it draws any, and their name. In
+ * a CUDA graph c1 is a distance from `iteration`, else NULL. */
 typedef struct {
     int64_t stochastic, k0, k1, c1, c2, c3;
+    const int64_t *iteration;
 } random_words;
 
 #if MMINT_CUDA
@@ -29,6 +31,12 @@ typedef struct {
 /* The same name for another role of tensors; `name` is of role 0. */
 MMINT_FUNCTION random_words with_role(random_words name, int role) {
     name.c2 |= role;
+    return name;
+}
+
+/* The name itself; kernels that may be captured begin with it. */
+MMINT_FUNCTION random_words resolved(random_words name) {
+    if (name.iteration) name.c1 += *name.iteration;
     return name;
 }
 

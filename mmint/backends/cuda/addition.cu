@@ -45,6 +45,7 @@ __device__ void weigh_one(const operand &o, int t, weighed *w, int64_t n, int bi
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     weigh(operand x, operand y, weighed *w, int64_t n, int64_t bits, random_words random) {
+    random = resolved(random);
     weigh_one(x, 0, w, n, (int)bits, random);
     weigh_one(y, 1, w, n, (int)bits, random);
 }
@@ -57,6 +58,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const addition_t a = addition_of(w->top[0], finite && w->counts[0], w->top[1],
                                      finite && w->counts[1], (int)bits);
     const bool stochastic = random.stochastic != 0;
+    random = resolved(random);
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     uint32_t top = 0;
     for (int64_t block = first_index(); block < blocks; block += stride()) {

@@ -32,11 +32,11 @@ def add(
         operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
         launch(
             'addition.cu', 'weigh', min(MAX_WEIGHING_BLOCKS, blocks), THREADS,
-            [*operands, weighed, n, bits, words(random)], device,
+            [*operands, weighed, n, bits, words(random, device)], device,
         )  # fmt: skip
         launch(
             'addition.cu', 'add', blocks, THREADS,
-            [left, right, out, weighed, n, bits, words(random), finite.flag(device),
+            [left, right, out, weighed, n, bits, words(random, device), finite.flag(device),
              finite.number(device)],
             device,
         )  # fmt: skip

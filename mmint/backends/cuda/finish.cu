@@ -25,13 +25,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
             top = max(top, p.bias[i] & 0x7FFFFFFF);
         top = block_max(top);
         const bool finite = is_finite(top);
+        const random_words random = resolved(p.random);
         if (finite) excess = bias_excess(top, exponent);
         exponent += excess;
         for (int64_t i = threadIdx.x; i < p.length; i += THREADS) {
             int64_t rounded = 0;
             if (finite)
-                rounded = quantize_one(p.bias[i], exponent, p.random.stochastic != 0,
-                                       p.random.stochastic ? draw_one(p.random, i) : 0);
+                rounded = quantize_one(p.bias[i], exponent, random.stochastic != 0,
+                                       random.stochastic ? draw_one(random, i) : 0);
             p.rounded[i] = rounded;
             largest = max(largest, (int64_t)magnitude_of(rounded));
         }

@@ -43,7 +43,7 @@ class Finish:
             flag, call = finite.flag(device), finite.number(device)
         launch('finish.cu', 'prepare', 1, THREADS, [
             (a.exponent, b.exponent, self.state, self.bias, self.rounded, count,
-             length * most(a.bits, b.bits), flag, call, words(random)),
+             length * most(a.bits, b.bits), flag, call, words(random, device)),
         ], device)  # fmt: skip
 
     def arguments(self) -> tuple[Argument, ...]:

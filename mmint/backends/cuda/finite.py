@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import NonFiniteError, named_error
-from .launcher import capturing, refuse_first_use
+from ..replays import capturing
+from .launcher import refuse_first_use
 
 MAX_CALLS = 1 << 16  # of a loop that never checks; earlier ones lose their names
 INT32_MOST = (1 << 31) - 1

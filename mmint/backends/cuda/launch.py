@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ...numerics import RandomBits
+from .. import replays
 from ..host import arguments as host
-from .launcher import Argument, launcher, refuse_capture, tensors_of
+from .launcher import Argument, launcher, tensors_of
 
 THREADS = 256
 MAX_BLOCKS = 2048
@@ -39,16 +40,13 @@ def launch_noting(source: str, name: str, elements: int, *arguments: Argument) -
     return magnitude
 
 
-def words(random: RandomBits | None) -> tuple[int, ...]:
-    """As `mmint.backends.host.arguments.words`.
+def words(random: RandomBits | None, device: torch.device) -> tuple[Argument, ...]:
+    """The struct ``random_words``: in a capture, its bits are those of the replay's iteration.
 
     Raises:
         RuntimeError: if a CUDA graph would draw the same bits at every replay.
     """
-    if random is not None:
-        refuse_capture(
-            'and an operation that rounds stochastically was called, which would draw the same '
-            'random bits at every replay',
-            'capture what rounds to nearest (evaluation), and train without a graph',
-        )
-    return host.words(random)
+    if random is None or not replays.capturing():
+        return *host.words(random), None
+    relative = random._replace(iteration=replays.distance(random.iteration))
+    return *host.words(relative), replays.iteration_on(device)

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..replays import capturing
+
 SOURCES = Path(__file__).parent
 Argument = Tensor | int | None | bytes | tuple['Argument', ...]
 Size = tuple[int, int, int]
@@ -85,11 +87,6 @@ def launcher() -> Launcher:
 
         _pycuda = PyCudaLauncher()  # one to the end: it holds PyTorch's own contexts
     return _pycuda
-
-
-def capturing() -> bool:
-    """Whether what is launched now goes into a CUDA graph instead of running."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def refuse_capture(what: str, mend: str) -> None:

@@ -88,8 +88,8 @@ __device__ __forceinline__ void transpose(uint32_t (&r)[2]) {
 
 /* The Philox block `block`, if any bits are drawn. */
 template <bool STOCHASTIC>
-__device__ __forceinline__ philox_words drawn_by(const mapping &m, int64_t block) {
-    return STOCHASTIC ? philox(m.random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
+__device__ __forceinline__ philox_words drawn_by(random_words random, int64_t block) {
+    return STOCHASTIC ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
 }
 
 /* Two neighbours as one word, if `whole`, or the first alone. */
@@ -104,6 +104,7 @@ template <typename T> __device__ __forceinline__ void put(T *at, uint32_t pair, 
 template <typename T, bool STOCHASTIC>
 __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool finite) {
     const rounder<T, STOCHASTIC> round(exponent, finite);
+    const random_words random = resolved(m.random);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     const bool pairs = (uint64_t)m.x % 8 == 0;
@@ -112,7 +113,7 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
         const int64_t first = first_element(block);
         const uint32_t *x = m.x + first;
         T *to = out + first;
-        const philox_words words = drawn_by<STOCHASTIC>(m, block);
+        const philox_words words = drawn_by<STOCHASTIC>(random, block);
         if (pairs && first + 49 < n) {
             uint2 of[4];
 #pragma unroll
@@ -143,6 +144,7 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                                                 T *tile) {
     constexpr int WORD = WORD_OF<T>, PITCH = PITCH_OF<T>;
     const rounder<T, STOCHASTIC> round(exponent, finite);
+    const random_words random = resolved(m.random);
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
     /* Where planes are whole groups so are tiles, which then share no Philox block. */
@@ -169,7 +171,7 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
             const int64_t block = start / GROUP * BLOCKS_OF_GROUP + (u - run * blocks);
             const int place0 = (int)(first_element(block) - start);
             if (place0 >= length) continue;
-            const philox_words words = drawn_by<STOCHASTIC>(m, block);
+            const philox_words words = drawn_by<STOCHASTIC>(random, block);
             const uint32_t *x = m.x + start + place0;
             const int row = down > 1 ? run * PITCH : 0;
             /* The element of `tile` for one of the run. */

@@ -39,7 +39,7 @@ def quantize(
     magnitudes = magnitudes_of(x, largest)
     launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
         (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
-         finite.number(device), bits, images, channels, pixels, words(random)),
+         finite.number(device), bits, images, channels, pixels, words(random, device)),
     ], device)  # fmt: skip
     return FixedPoint(mantissa, exponent, bits)
 

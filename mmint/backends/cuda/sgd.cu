@@ -41,6 +41,7 @@ struct sgd_arguments {
     int64_t call, n;
     sgd_settings settings;
     random_words random;
+    const sgd_factor *rate; /* of a captured step, else NULL */
 };
 
 __device__ __forceinline__ bool is_wide(const sgd_arguments &a) { return a.settings.bits > 8; }
@@ -210,6 +211,8 @@ __device__ void run(const sgd_arguments &a, int phase) {
 /* Runs the phases from `phase` to `last`; more than one only in a grid of one block. */
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
     sgd_step(sgd_arguments a, int64_t phase, int64_t last) {
+    a.random = resolved(a.random);
+    if (a.rate) a.settings.rate = *a.rate;
     for (; phase <= last; phase++) {
         if ((phase == TOP_NESTEROV || phase == NARROW_NESTEROV) && !a.settings.nesterov) continue;
         run(a, (int)phase);

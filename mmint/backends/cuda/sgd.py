@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
+from ..replays import Rate
 from . import finite
 from .launch import THREADS, launch, words
 
@@ -42,7 +43,8 @@ def sgd_step(
         values, grad, old, old_exponent, buffer, exponent, work, state, finite.flag(device),
         finite.number(device), n, bits, int(nesterov),
         scalar(momentum), scalar(weight_decay), scalar(-lr),
-        words(random._replace(role=Role(0))),
+        words(random._replace(role=Role(0)), device),
+        lr.words if isinstance(lr, Rate) else None,
     )  # fmt: skip
     if n <= ONE_BLOCK:
         launch('sgd.cu', 'sgd_step', 1, THREADS, [arguments, 0, PHASES - 1], device)

@@ -46,7 +46,7 @@
 #define RANDOM(INTEGER) \
     INTEGER(stochastic) INTEGER(k0) INTEGER(k1) INTEGER(c1) INTEGER(c2) INTEGER(c3)
 #define RANDOM_OF(a) \
-    ((random_words){(a)->stochastic, (a)->k0, (a)->k1, (a)->c1, (a)->c2, (a)->c3})
+    ((random_words){(a)->stochastic, (a)->k0, (a)->k1, (a)->c1, (a)->c2, (a)->c3, 0})
 
 /* A mantissa and an exponent. */
 #define EPS(INTEGER) INTEGER(eps) INTEGER(eps_exponent)

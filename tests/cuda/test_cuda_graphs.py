@@ -1,0 +1,277 @@
+"""Training steps in CUDA graphs: a replay has the bits of the step that it stands for.
+
+Here nothing can be captured; `Graph` notes what a capture would, and replays it in the emulator.
+"""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from comparison import assert_same, assert_same_fixed_point
+from simt import Emulator
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import mmint
+from mmint.backends import VARIABLE, NonFiniteError
+from mmint.backends.cuda.launcher import packed, use_launcher
+
+pytestmark = pytest.mark.usefixtures('emulated', 'fresh_run', 'on_cuda')
+STEPS, SIZE = 6, 6
+
+
+class Graph(TorchDispatchMode):
+    """`torch.cuda.CUDAGraph` and its capture: what is noted within has no effect until a replay.
+
+    Operations of PyTorch are called, for what they return, unless they would write; kernels are
+    not. All memory is kept, at its place.
+    """
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.monkeypatch, self.calls, self.kept = monkeypatch, [], []
+        self.emulator = Emulator()
+        self.kernel, self.architecture = self.emulator.kernel, self.emulator.architecture
+        self.device_type = 'cpu'
+
+    def __enter__(self):
+        use_launcher(self)
+        self.capturing(True)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.capturing(False)
+        use_launcher(self.emulator)
+
+    def capturing(self, value):
+        self.monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: value)
+        self.monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: value)
+
+    def launch(self, kernel, grid, block, shared, arguments, device):
+        packed(arguments, device)
+        self.kept.append(arguments)
+        self.calls.append(
+            lambda: self.emulator.launch(kernel, grid, block, shared, arguments, device)
+        )
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        assert function is not torch.ops.aten._local_scalar_dense.default, 'it waits for the device'
+        if function._schema.is_mutable:
+            self.calls.append(lambda: function(*args, **kwargs))
+            return kwargs.get('out', args[0])
+        made = function(*args, **kwargs)
+        given = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
+        new = [x.untyped_storage().data_ptr() not in given for x in tensors(made)]
+        self.kept.append(made)
+        if any(new) and 'empty' not in function.__name__:
+
+            def again():
+                for is_new, x, y in zip(
+                    new, tensors(made), tensors(function(*args, **kwargs)), strict=True
+                ):
+                    if is_new:
+                        x.copy_(y)
+
+            self.calls.append(again)
+        return made
+
+    @torch.no_grad()
+    def replay(self):
+        for call in self.calls:
+            call()
+
+
+def tensors(x):
+    return [leaf for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor)]
+
+
+class Residual(nn.Module):
+    """A convolution that is used twice, so that its weight is mapped once for two calls."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x):
+        return F.relu(self.norm(self.conv(F.relu(self.conv(x)))) + x)
+
+
+class Training:
+    """A model, its optimizer with two groups, and the memory of its images and labels."""
+
+    def __init__(self, nesterov=False, momentum=0.9):
+        torch.manual_seed(1)
+        self.model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), Residual(4), nn.Flatten(), nn.Linear(36, 10)
+        )
+        mmint.convert(self.model)
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        others = [p for p in self.model.parameters() if p.dim() <= 1]
+        self.optimizer = mmint.IntSGD(
+            [dict(params=decayed, weight_decay=1e-2), dict(params=others)],
+            0.1, momentum=momentum, nesterov=nesterov,
+        )  # fmt: skip
+        self.images, self.labels = torch.empty(2, 3, SIZE, SIZE), torch.zeros(2, dtype=torch.int64)
+
+    def fill(self, step):
+        """Images, labels and learning rates of a step."""
+        draw = torch.Generator().manual_seed(step)
+        self.images.copy_(torch.randn(self.images.shape, generator=draw))
+        self.labels.copy_(torch.randint(0, 10, self.labels.shape, generator=draw))
+        for group, rate in zip(self.optimizer.param_groups, (0.1, 0.03), strict=True):
+            group['lr'] = rate / (1 + step)
+
+    def run(self, step):
+        """The whole step, to be run or captured."""
+        mmint.begin_iteration(step, seed=5)
+        self.optimizer.zero_grad()
+        F.cross_entropy(self.model(self.images), self.labels).backward()
+        self.optimizer.step()
+
+    def eager(self, step):
+        self.fill(step)
+        self.run(step)
+
+    def captured(self, step, monkeypatch):
+        self.fill(step)
+        with Graph(monkeypatch) as graph:
+            self.run(step)
+        return graph
+
+    def replay(self, graph, step):
+        self.fill(step)
+        mmint.begin_replay(step)
+        graph.replay()
+
+    def state(self):
+        momenta = [self.optimizer.state[p] for p in self.model.parameters()]
+        return copy.deepcopy((self.model.state_dict(), momenta, self.optimizer.steps))
+
+
+def assert_equal(actual, expected):
+    (model, momenta, steps), (same_model, same_momenta, same_steps) = actual, expected
+    assert steps == same_steps and model.keys() == same_model.keys()
+    for name, x in model.items():
+        if x.dtype == torch.float32:
+            assert_same(x, same_model[name])
+        else:
+            assert torch.equal(x, same_model[name])
+    for one, other in zip(momenta, same_momenta, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same_fixed_point(one[key], other[key])
+
+
+def expected(monkeypatch, **settings):
+    """The states after each step, by the reference."""
+    with monkeypatch.context() as patch:
+        patch.setenv(VARIABLE, 'reference')
+        training, states = Training(**settings), []
+        for step in range(STEPS):
+            training.eager(step)
+            states.append(training.state())
+    return states
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """CUDA's kernels run for tensors on the CPU."""
+    monkeypatch.setenv(VARIABLE, 'cuda')
+
+
+@pytest.mark.parametrize('nesterov, momentum', [(False, 0.9), (True, 0.9), (False, 0.0)])
+def test_replays_have_the_bits_of_eager_steps(monkeypatch, nesterov, momentum):
+    """Two eager steps, a capture, two replays, an eager step and another replay."""
+    settings = dict(nesterov=nesterov, momentum=momentum)
+    states = expected(monkeypatch, **settings)
+    mmint.begin_iteration(0)
+    training = Training(**settings)
+    for step in range(2):
+        training.eager(step)
+    graph = training.captured(2, monkeypatch)
+    assert_equal(training.state(), states[1])
+    for step in range(2, STEPS):
+        if step == 4:
+            training.eager(step)
+        else:
+            training.replay(graph, step)
+        assert_equal(training.state(), states[step])
+
+
+def test_two_graphs_of_one_training(monkeypatch):
+    """As for two sizes of images: captured at different iterations, replayed in turn."""
+    states = expected(monkeypatch)
+    mmint.begin_iteration(0)
+    training = Training()
+    training.eager(0)
+    graphs = [training.captured(1, monkeypatch)]
+    training.replay(graphs[0], 1)
+    graphs.append(training.captured(2, monkeypatch))
+    for step in range(2, STEPS):
+        training.replay(graphs[step % 2], step)
+        assert_equal(training.state(), states[step])
+
+
+def test_an_iteration_is_begun_inside_of_the_capture(monkeypatch):
+    training = Training()
+    training.eager(0)
+    mmint.begin_iteration(1)
+    sentence = 'no iteration was begun in it.*call mmint.begin_iteration inside of the capture'
+    with Graph(monkeypatch):
+        with pytest.raises(RuntimeError, match=sentence):
+            training.model(training.images)
+        with pytest.raises(RuntimeError, match=sentence):
+            training.optimizer.step()
+
+
+def test_a_graph_holds_one_iteration(monkeypatch):
+    with Graph(monkeypatch):
+        mmint.begin_iteration(3)
+        mmint.begin_iteration(3)
+        with pytest.raises(
+            RuntimeError, match='iteration 4 was begun where iteration 3 is being c'
+        ):
+            mmint.begin_iteration(4)
+        with pytest.raises(RuntimeError, match='begin_replay was called while a CUDA graph is bei'):
+            mmint.begin_replay(3)
+
+
+def test_a_first_step_has_no_momentum_to_go_on_from(monkeypatch):
+    training = Training()
+    training.fill(0)
+    with pytest.raises(RuntimeError, match='first step of parameter 0 .*call step.. once before'):
+        with Graph(monkeypatch):
+            training.run(0)
+
+
+def test_what_a_graph_holds_fast_may_not_change(monkeypatch):
+    training = Training()
+    training.eager(0)
+    training.captured(1, monkeypatch)
+    with pytest.raises(RuntimeError, match='a state was given to .* captured in a CUDA graph'):
+        training.optimizer.load_state_dict(training.optimizer.state_dict())
+    copies = copy.deepcopy(training.optimizer), pickle.loads(pickle.dumps(training.optimizer))
+    for other in copies:
+        other.load_state_dict(training.optimizer.state_dict())
+    training.optimizer.param_groups[1]['weight_decay'] = 0.5
+    with pytest.raises(RuntimeError, match='settings momentum, weight_decay.*capture it again'):
+        mmint.begin_replay(1)
+
+
+def test_what_is_not_finite_in_a_replay_is_named_before_the_next(monkeypatch):
+    training = Training()
+    training.eager(0)
+    graph = training.captured(1, monkeypatch)
+    training.fill(1)
+    training.images.fill_(torch.inf)
+    mmint.begin_replay(1)
+    graph.replay()
+    with pytest.raises(NonFiniteError, match='input with infinite or NaN values in iteration 1,'):
+        mmint.begin_replay(2)
+    assert all(p.isfinite().all() for p in training.model.parameters())
