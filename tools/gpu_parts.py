@@ -72,11 +72,10 @@ def smoke() -> str:
     return 'exact, and a clean end'
 
 
-def graph() -> str:
-    """A network that is evaluated in a CUDA graph: the same bits, and how much faster."""
+def network(device: torch.device) -> nn.Module:
+    """The network in the graphs, in integers."""
     import mmint
 
-    device = gpu()
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, CHANNELS, 7, 2, 3), nn.BatchNorm2d(CHANNELS), nn.ReLU(), nn.MaxPool2d(2),
@@ -85,7 +84,18 @@ def graph() -> str:
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10),
     ).to(device)  # fmt: skip
     mmint.convert(model)
-    model.eval()
+    return model
+
+
+def graph() -> str:
+    """Evaluation and training in CUDA graphs: the same bits, and how much faster."""
+    device = gpu()
+    return f'evaluation: {evaluated(device)}; training: {trained(device)}'
+
+
+def evaluated(device: torch.device) -> str:
+    """A forward pass, and its replay."""
+    model = network(device).eval()
     given, others = torch.randn(2, 2, 3, SIDE, SIDE, device=device)
     out = torch.empty(2, 10, device=device)
 
@@ -104,6 +114,47 @@ def graph() -> str:
             if not same(out, expected):
                 raise SystemExit('a replay has other bits than the step')
         times = alternate(dict(step=step, replay=replay), 10)
+    cuda.check(device)
+    return f'same bits, a step {times["step"]:.2f} ms, its replay {times["replay"]:.2f} ms'
+
+
+def trained(device: torch.device) -> str:
+    """Training steps, two of them eager and then replays, beside eager ones."""
+    import mmint
+
+    given = torch.randn(2, 3, SIDE, SIDE, device=device)
+    labels = torch.zeros(2, dtype=torch.int64, device=device)
+    sides = []
+    for _ in range(2):
+        mmint.begin_iteration(0)
+        model = network(device)
+        sides.append((model, mmint.IntSGD(model.parameters(), 0.1, momentum=0.9)))
+
+    def step(side: int, iteration: int) -> None:
+        model, optimizer = sides[side]
+        mmint.begin_iteration(iteration)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(given), labels).backward()
+        optimizer.step()
+
+    for iteration in range(2):
+        for side in range(2):
+            step(side, iteration)
+    replay = captured(lambda: step(1, 2))
+
+    def replayed(iteration: int) -> None:
+        mmint.begin_replay(iteration)
+        replay()
+
+    for iteration in range(2, 5):
+        for _, optimizer in sides:
+            optimizer.param_groups[0]['lr'] = 0.1 / iteration
+        step(0, iteration)
+        replayed(iteration)
+        for a, b in zip(*(model.state_dict().values() for model, _ in sides), strict=True):
+            if not same(a, b):
+                raise SystemExit('a replay has other bits than the training step')
+    times = alternate(dict(step=lambda: step(0, 5), replay=lambda: replayed(5)), 10)
     cuda.check(device)
     return f'same bits, a step {times["step"]:.2f} ms, its replay {times["replay"]:.2f} ms'
 

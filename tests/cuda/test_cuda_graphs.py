@@ -1,7 +1,4 @@
-"""Training steps in CUDA graphs: a replay has the bits of the step that it stands for.
-
-Here nothing can be captured; `Graph` notes what a capture would, and replays it in the emulator.
-"""
+"""Training steps in CUDA graphs: a replay has the bits of the step that it stands for."""
 
 import copy
 import pickle
@@ -9,85 +6,15 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from captures import Graph
 from comparison import assert_same, assert_same_fixed_point
-from simt import Emulator
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import mmint
 from mmint.backends import VARIABLE, NonFiniteError
-from mmint.backends.cuda.launcher import packed, use_launcher
 
 pytestmark = pytest.mark.usefixtures('emulated', 'fresh_run', 'on_cuda')
 STEPS, SIZE = 6, 6
-
-
-class Graph(TorchDispatchMode):
-    """`torch.cuda.CUDAGraph` and its capture: what is noted within has no effect until a replay.
-
-    Operations of PyTorch are called, for what they return, unless they would write; kernels are
-    not. All memory is kept, at its place.
-    """
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-        self.monkeypatch, self.calls, self.kept = monkeypatch, [], []
-        self.emulator = Emulator()
-        self.kernel, self.architecture = self.emulator.kernel, self.emulator.architecture
-        self.device_type = 'cpu'
-
-    def __enter__(self):
-        use_launcher(self)
-        self.capturing(True)
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        self.capturing(False)
-        use_launcher(self.emulator)
-
-    def capturing(self, value):
-        self.monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: value)
-        self.monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: value)
-
-    def launch(self, kernel, grid, block, shared, arguments, device):
-        packed(arguments, device)
-        self.kept.append(arguments)
-        self.calls.append(
-            lambda: self.emulator.launch(kernel, grid, block, shared, arguments, device)
-        )
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        assert function is not torch.ops.aten._local_scalar_dense.default, 'it waits for the device'
-        if function._schema.is_mutable:
-            self.calls.append(lambda: function(*args, **kwargs))
-            return kwargs.get('out', args[0])
-        made = function(*args, **kwargs)
-        given = {x.untyped_storage().data_ptr() for x in tensors((args, kwargs))}
-        new = [x.untyped_storage().data_ptr() not in given for x in tensors(made)]
-        self.kept.append(made)
-        if any(new) and 'empty' not in function.__name__:
-
-            def again():
-                for is_new, x, y in zip(
-                    new, tensors(made), tensors(function(*args, **kwargs)), strict=True
-                ):
-                    if is_new:
-                        x.copy_(y)
-
-            self.calls.append(again)
-        return made
-
-    @torch.no_grad()
-    def replay(self):
-        for call in self.calls:
-            call()
-
-
-def tensors(x):
-    return [leaf for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor)]
 
 
 class Residual(nn.Module):
@@ -138,9 +65,9 @@ class Training:
         self.fill(step)
         self.run(step)
 
-    def captured(self, step, monkeypatch):
+    def captured(self, step):
         self.fill(step)
-        with Graph(monkeypatch) as graph:
+        with Graph() as graph:
             self.run(step)
         return graph
 
@@ -194,7 +121,7 @@ def test_replays_have_the_bits_of_eager_steps(monkeypatch, nesterov, momentum):
     training = Training(**settings)
     for step in range(2):
         training.eager(step)
-    graph = training.captured(2, monkeypatch)
+    graph = training.captured(2)
     assert_equal(training.state(), states[1])
     for step in range(2, STEPS):
         if step == 4:
@@ -210,28 +137,28 @@ def test_two_graphs_of_one_training(monkeypatch):
     mmint.begin_iteration(0)
     training = Training()
     training.eager(0)
-    graphs = [training.captured(1, monkeypatch)]
+    graphs = [training.captured(1)]
     training.replay(graphs[0], 1)
-    graphs.append(training.captured(2, monkeypatch))
+    graphs.append(training.captured(2))
     for step in range(2, STEPS):
         training.replay(graphs[step % 2], step)
         assert_equal(training.state(), states[step])
 
 
-def test_an_iteration_is_begun_inside_of_the_capture(monkeypatch):
+def test_an_iteration_is_begun_inside_of_the_capture():
     training = Training()
     training.eager(0)
     mmint.begin_iteration(1)
     sentence = 'no iteration was begun in it.*call mmint.begin_iteration inside of the capture'
-    with Graph(monkeypatch):
+    with Graph():
         with pytest.raises(RuntimeError, match=sentence):
             training.model(training.images)
         with pytest.raises(RuntimeError, match=sentence):
             training.optimizer.step()
 
 
-def test_a_graph_holds_one_iteration(monkeypatch):
-    with Graph(monkeypatch):
+def test_a_graph_holds_one_iteration():
+    with Graph():
         mmint.begin_iteration(3)
         mmint.begin_iteration(3)
         with pytest.raises(
@@ -242,18 +169,18 @@ def test_a_graph_holds_one_iteration(monkeypatch):
             mmint.begin_replay(3)
 
 
-def test_a_first_step_has_no_momentum_to_go_on_from(monkeypatch):
+def test_a_first_step_has_no_momentum_to_go_on_from():
     training = Training()
     training.fill(0)
     with pytest.raises(RuntimeError, match='first step of parameter 0 .*call step.. once before'):
-        with Graph(monkeypatch):
+        with Graph():
             training.run(0)
 
 
-def test_what_a_graph_holds_fast_may_not_change(monkeypatch):
+def test_what_a_graph_holds_fast_may_not_change():
     training = Training()
     training.eager(0)
-    training.captured(1, monkeypatch)
+    training.captured(1)
     with pytest.raises(RuntimeError, match='a state was given to .* captured in a CUDA graph'):
         training.optimizer.load_state_dict(training.optimizer.state_dict())
     copies = copy.deepcopy(training.optimizer), pickle.loads(pickle.dumps(training.optimizer))
@@ -264,10 +191,10 @@ def test_what_a_graph_holds_fast_may_not_change(monkeypatch):
         mmint.begin_replay(1)
 
 
-def test_what_is_not_finite_in_a_replay_is_named_before_the_next(monkeypatch):
+def test_what_is_not_finite_in_a_replay_is_named_before_the_next():
     training = Training()
     training.eager(0)
-    graph = training.captured(1, monkeypatch)
+    graph = training.captured(1)
     training.fill(1)
     training.images.fill_(torch.inf)
     mmint.begin_replay(1)

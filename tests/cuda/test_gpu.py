@@ -9,6 +9,7 @@ import random as rng
 
 import pytest
 import torch
+import torch.nn.functional as F
 from comparison import (
     BITS,
     EPS,
@@ -24,10 +25,13 @@ from comparison import (
     moved,
     windows_of,
 )
+from torch import nn
 
+import mmint
 from mmint.backends import Geometry, NonFiniteError, Pooling, backend_for, cuda, reference
 from mmint.backends.cuda import finite
 from mmint.backends.errors import naming
+from mmint.ops.run import current_run
 
 pytestmark = ON_GPU
 check = Comparison(cuda, torch.Tensor, GPU)
@@ -317,12 +321,60 @@ def test_kernels_can_be_captured_in_a_graph():
     cuda.check(GPU)
 
 
-def test_a_graph_that_would_repeat_its_random_bits_is_refused_and_the_capture_goes_on():
+def test_training_steps_can_be_captured_in_a_graph(fresh_run):
+    """Replays have the bits of eager steps, with a learning rate that changes."""
+
+    def training():
+        current_run.begin_iteration(0)
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 16, 3, 2, 1), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(256, 10),
+        ).to(GPU)  # fmt: skip
+        mmint.convert(model)
+        return model, mmint.IntSGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+
+    def step(model, optimizer, iteration):
+        mmint.begin_iteration(iteration)
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    images = torch.empty(4, 3, 24, 24, device=GPU)
+    labels = torch.arange(4, device=GPU)
+    eager, replayed = training(), training()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(GPU)
+    for iteration in range(7):
+        images.copy_(torch.randn(images.shape))
+        for _, optimizer in (eager, replayed):
+            optimizer.param_groups[0]['lr'] = 0.1 / (1 + iteration)
+        step(*eager, iteration)
+        if iteration == 2:
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                step(*replayed, iteration)
+        if iteration in (0, 1, 5):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                step(*replayed, iteration)
+            torch.cuda.current_stream().wait_stream(stream)
+        else:
+            mmint.begin_replay(iteration)
+            graph.replay()
+        for one, other in zip(
+            *(model.state_dict().values() for model, _ in (eager, replayed)), strict=True
+        ):
+            assert torch.equal(one, other)
+        assert eager[1].steps == replayed[1].steps == iteration + 1
+    cuda.check(GPU)
+
+
+def test_a_graph_that_would_repeat_its_random_bits_is_refused_and_the_capture_goes_on(fresh_run):
     given = torch.randn(2, 16, 20, 20, device=GPU)
     cuda.quantize(given, 8, BITS)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        with pytest.raises(RuntimeError, match='same random bits at every replay'):
+        with pytest.raises(RuntimeError, match='same random bits: call mmint.begin_iteration'):
             cuda.quantize(given, 8, BITS)
         fixed = cuda.quantize(given, 8, None)
     graph.replay()

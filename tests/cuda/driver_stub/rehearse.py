@@ -35,6 +35,7 @@ def install(tool):
     import torch
     import torch.profiler
 
+    from captures import Graph
     from driver_stub.seam import Both, on_stream, use_launcher
 
     use_launcher(Both())
@@ -51,9 +52,9 @@ def install(tool):
     from mmint.backends.cuda import compiler
 
     def captured(function):
-        with on_stream(capturing=True):
+        with on_stream(capturing=True), Graph() as graph:
             function()
-        return function
+        return graph.replay
 
     compiler.compile_all = lambda *_: None  # it takes minutes, and has its own tests
 
