@@ -34,8 +34,8 @@ def install(tool):
     """A card for ``tool``, and less for it to do."""
     import torch
     import torch.profiler
-
     from captures import Graph
+
     from driver_stub.seam import Both, on_stream, use_launcher
 
     use_launcher(Both())

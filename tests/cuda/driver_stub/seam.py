@@ -87,9 +87,10 @@ class Both:
 
     @property
     def pycuda(self):
+        current = launcher._current or self
         use_launcher(None)
         found = launcher.launcher()
-        use_launcher(self)
+        use_launcher(current)
         return found
 
     def kernel(self, source, name, device):
