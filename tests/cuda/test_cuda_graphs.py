@@ -12,9 +12,10 @@ from torch import nn
 
 import mmint
 from mmint.backends import VARIABLE, NonFiniteError
+from mmint.layers import IntLinear
 
 pytestmark = pytest.mark.usefixtures('emulated', 'fresh_run', 'on_cuda')
-STEPS, SIZE = 6, 6
+STEPS, SIZE, FIRST = 6, 6, 20  # the iteration of the first step is another number
 
 
 class Residual(nn.Module):
@@ -56,7 +57,7 @@ class Training:
 
     def run(self, step):
         """The whole step, to be run or captured."""
-        mmint.begin_iteration(step, seed=5)
+        mmint.begin_iteration(FIRST + step, seed=5)
         self.optimizer.zero_grad()
         F.cross_entropy(self.model(self.images), self.labels).backward()
         self.optimizer.step()
@@ -73,7 +74,7 @@ class Training:
 
     def replay(self, graph, step):
         self.fill(step)
-        mmint.begin_replay(step)
+        mmint.begin_replay(FIRST + step)
         graph.replay()
 
     def state(self):
@@ -145,6 +146,27 @@ def test_two_graphs_of_one_training(monkeypatch):
         assert_equal(training.state(), states[step])
 
 
+def test_weights_are_mapped_in_every_graph_and_after_it():
+    """Also where a replay, which leaves no trace in a weight, has changed it."""
+    layer, x = IntLinear(6, 5), torch.randn(4, 6)
+    mmint.begin_iteration(3)
+    layer(x)
+    graphs = []
+    for _ in range(2):
+        with Graph() as graph:
+            mmint.begin_iteration(3)
+            graphs.append((graph, layer(x)))
+    assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), atol=0.1)
+    for iteration in (5, 4):
+        graph, out = graphs.pop()
+        layer.weight.data.normal_()
+        mmint.begin_replay(iteration)
+        graph.replay()
+        now = layer(x)
+        mmint.begin_iteration(iteration)
+        assert torch.equal(out, now) and torch.equal(layer(x), now)
+
+
 def test_an_iteration_is_begun_inside_of_the_capture():
     training = Training()
     training.eager(0)
@@ -197,8 +219,8 @@ def test_what_is_not_finite_in_a_replay_is_named_before_the_next():
     graph = training.captured(1)
     training.fill(1)
     training.images.fill_(torch.inf)
-    mmint.begin_replay(1)
+    mmint.begin_replay(FIRST + 1)
     graph.replay()
-    with pytest.raises(NonFiniteError, match='input with infinite or NaN values in iteration 1,'):
-        mmint.begin_replay(2)
+    with pytest.raises(NonFiniteError, match='input with infinite or NaN values in iteration 21,'):
+        mmint.begin_replay(FIRST + 2)
     assert all(p.isfinite().all() for p in training.model.parameters())
