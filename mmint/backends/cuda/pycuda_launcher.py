@@ -210,7 +210,7 @@ def _driver() -> Any:
     except ImportError as error:
         raise ImportError(
             f'PyCUDA, which runs the CUDA kernels, cannot be imported ({error}): install it with '
-            "`pip install 'mmint[cuda]'`, as the README says"
+            "`pip install 'mmint[cuda]'`, as docs/gpu.md says"
         ) from error
     try:
         driver.init()
