@@ -329,7 +329,7 @@ def test_products_that_are_too_large_are_refused(monkeypatch):
 def test_old_cards_have_no_room_for_large_tiles():
     for architecture, names in (('sm_75', {'small'}), ('sm_80', {'large'})):
         use_launcher(Emulator(architecture=architecture))
-        a, b = mantissas((256, 64)), mantissas((64, 512))
+        a, b = mantissas((128, 256)), mantissas((256, 256))  # which a large tile suits
         tiles = []
         kernel = launcher().kernel
         launcher().kernel = lambda source, name, device, kernel=kernel, tiles=tiles: (

@@ -204,7 +204,7 @@ def test_frozen_batch_norm_is_unbiased(backend):
     layer.running_var.uniform_(0.5, 2)
     layer.running_mean.normal_()
     model = nn.Sequential(layer)
-    convert(model)
+    convert(model, bits=4)
     layer.eval()
     outs, grads = [], []
     for iteration in range(DRAWS):
