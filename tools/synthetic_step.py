@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 import mmint  # noqa: F401  configs may inherit mmint::_base_/int8.py
 
+WARM_UP = 1e-3  # of the learning rate, as stock schedules begin
 LABELS = 10  # classes that the random annotations use, where there are as many
 
 
@@ -51,6 +52,8 @@ class Step:
         hooks = cfg.get('custom_hooks') or []
         self.hooks = [HOOKS.build(hook) for hook in hooks if hook['type'] == 'IntTrainingHook']
         self.optim_wrapper = Runner.build_optim_wrapper(self, cfg.optim_wrapper)
+        for group in self.optim_wrapper.optimizer.param_groups:
+            group['lr'] *= WARM_UP
         for hook in self.hooks:
             hook.before_run(self)
             hook.before_train(self)
