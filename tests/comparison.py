@@ -45,8 +45,8 @@ def assert_same(actual, expected):
 def assert_same_fixed_point(actual, expected):
     assert actual.mantissa.dtype == expected.mantissa.dtype
     assert torch.equal(actual.mantissa.cpu(), expected.mantissa)
-    assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
-    assert int(actual.exponent) == int(expected.exponent)
+    assert actual.exponent.dtype == torch.int32
+    assert torch.equal(actual.exponent.cpu(), expected.exponent)
     assert actual.bits == expected.bits
 
 
@@ -55,6 +55,32 @@ def mantissas(shape, bits=8, exponent=-9, extreme=False):
     mantissa = torch.full(shape, most) if extreme else torch.randint(-most, most + 1, shape)
     mantissa = mantissa.to(mantissa_dtype(bits))
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
+
+
+def freed(x, exponents):
+    """``x`` with exponents of a shape, around its own, some of them far away."""
+    around = torch.randint(-3, 4, exponents) * torch.randint(1, 9, exponents)
+    return x._replace(exponent=(x.exponent + around).to(torch.int32))
+
+
+def several_exponents(shape):
+    """Numbers of which rows, channels and planes differ in size by up to 2**30."""
+    x = torch.randn(shape)
+    for axis in range(x.dim()):
+        sizes = [n if i == axis else 1 for i, n in enumerate(shape)]
+        x *= torch.exp2(torch.randint(-5, 6, sizes))
+    return x
+
+
+# Shapes, and shapes of exponents: of channels, images and groups, rows, columns, filters.
+BLOCKS = [
+    ((3, 6, 5, 7), (1, 6, 1, 1)), ((3, 6, 5, 7), (3, 2, 1, 1)), ((2, 70, 9, 10), (1, 70, 1, 1)),
+    ((2, 3, 33, 65), (1, 3, 1, 1)), ((1, 2, 64, 64), (1, 2, 1, 1)), ((4, 64, 7, 7), (4, 16, 1, 1)),
+    ((2, 6, 64), (1, 6, 1)), ((5, 768), (5, 1)), ((9, 70), (1, 70)), ((9, 70), (1, 7)),
+    ((33, 7, 3, 3), (1, 7, 1, 1)), ((33, 7, 3, 3), (33, 1, 1, 1)), ((2, 3, 5, 4), (2, 3, 1, 1)),
+    ((0, 3), (1, 3)), ((8, 6), (1, 6)), ((2, 1, 9, 9), (1, 1, 1, 1)), ((3,), (3,)),
+    ((2, 3, 0, 4), (1, 3, 1, 1)),
+]  # fmt: skip
 
 
 def any_float32(shape):
@@ -222,6 +248,34 @@ class Comparison:
             self.same('batch_norm_weight_grad', grad, x, sums, products, count, EPS)
         if count > 1:
             self.update_running(x, sums, count)
+
+    def norms_with_free_exponents(self, bits, grad_bits):
+        """Batch, frozen and group norm with one a channel, or image and group; layer norm's rows.
+
+        Bias gradients of channels with exponents of their own too.
+        """
+        for shape in ((2, 6, 5, 7), (5, 18)):
+            rest = [1] * (len(shape) - 2)
+            x, grad = images_of(shape, bits), mantissas(shape, grad_bits)
+            of_channels = 1, shape[1], *rest
+            for free_grad in (grad, freed(grad, of_channels)):
+                self.batch_norm(freed(x, of_channels), free_grad)
+                self.frozen_norm(freed(x, of_channels), free_grad)
+                self.batch_norm(x, free_grad)
+                self.same('channel_sum', free_grad, 1)
+            self.same('channel_sum', freed(grad, (1, 3, *rest)), 1)
+            products = reference.plane_products(grad, x)
+            for groups in (3, shape[1]):
+                of_groups = shape[0], groups, *rest
+                sums = reference.plane_sums(x).view(2, shape[0], groups, -1).sum(3)
+                x, free_grad = freed(x, of_groups), freed(grad, of_groups)
+                for weight, bias in parameters(shape[1]):
+                    self.same('group_norm', x, sums, weight, bias, EPS)
+                    self.same('group_norm_grad', free_grad, x, sums, products, weight, EPS)
+                x = x._replace(exponent=torch.tensor(-9, dtype=torch.int32))
+        x, grad = images_of((12, 33), bits), mantissas((12, 33), grad_bits)
+        for weight, bias in parameters(33):
+            self.layer_norm(freed(x, (12, 1)), grad, weight, bias)
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

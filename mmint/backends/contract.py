@@ -33,16 +33,24 @@ class Backend(Protocol):
     # ---- mapping ----
 
     def quantize(
-        self, x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+        self,
+        x: Tensor,
+        bits: int,
+        random: RandomBits | None,
+        largest: int | Tensor | None = None,
+        exponents: tuple[int, ...] = (),
     ) -> FixedPoint:
         """Linear mapping of a float32 tensor of any shape to fixed point.
 
         Args:
             x: float32.
             bits: width of a mantissa, 4..16.
-            largest: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to
-                share an exponent, an int or an int32 tensor of one element; the largest magnitude
-                of ``x`` unless given.
+            largest: the bit pattern of a magnitude that none exceeds of those that are to share an
+                exponent, here and elsewhere: an int, or an int32 tensor of one for each exponent;
+                the largest magnitudes of ``x`` unless given.
+            exponents: the shape of the exponents (`FixedPoint.exponent`), () for one. Before the
+                last axis that has several, each axis has one or as many as the tensor's size, all
+                of the former before the latter.
 
         Raises:
             NonFiniteError: if an element is infinite or not a number.
@@ -124,7 +132,10 @@ class Backend(Protocol):
         """
 
     def channel_sum(self, grad: FixedPoint, channel_dim: int) -> Tensor:
-        """The bias gradient: the sum of ``grad`` over all dimensions but one, float32."""
+        """The bias gradient: the sum of ``grad`` over all dimensions but one, float32.
+
+        ``grad`` has one exponent, or several along that dimension.
+        """
 
     # ---- addition ----
 
@@ -164,6 +175,9 @@ class Backend(Protocol):
         eps: float,
     ) -> Tensor:
         """Batch norm of ``x`` (N, C, ...) with the statistics of the batch, as float32.
+
+        ``x``, and in the other operations of batch norm ``grad``, has one exponent or one a
+        channel.
 
         Args:
             sums: int64 (2, C): `plane_sums` summed over images, and over processes.
@@ -275,6 +289,8 @@ class Backend(Protocol):
     ) -> Tensor:
         """Group norm of ``x`` (N, C, ...) as float32.
 
+        ``x``, and in `group_norm_grad` ``grad``, has one exponent or (N, groups, 1, ...).
+
         Args:
             sums: int64 (2, N, groups): `plane_sums` summed over the channels of each group.
             weight, bias: float32 (C,), or None for 1 and 0.
@@ -303,6 +319,8 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Layer norm of the rows of ``x`` (R, D) as float32, and their sums, int64 (2, R).
 
+        ``x`` has one exponent or one a row.
+
         Args:
             weight, bias: float32 (D,), or None for 1 and 0.
 
@@ -318,7 +336,10 @@ class Backend(Protocol):
         weight: Tensor | None,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of `layer_norm` for input (R, D), weight and bias (D,), as float32."""
+        """Gradients of `layer_norm` for input (R, D), weight and bias (D,), as float32.
+
+        ``grad`` has one exponent, since the parameters' gradients are sums over rows.
+        """
 
     # ---- activation and pooling ----
 

@@ -10,7 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..layers import IntLayer
 from ..layers.base import DEFAULT_BITS
-from ..numerics import check_bits
+from ..numerics import FREE, check_bits, check_exponents
 from ..ops.run import Site
 from ..ops.scope import ForwardScope
 from . import conventions  # noqa: F401
@@ -27,6 +27,7 @@ def convert(
     include: Sequence[str] = ('*',),
     exclude: Sequence[str] = (),
     layer_bits: Mapping[str, int] | None = None,
+    exponents: str = FREE,
 ) -> list[Converted]:
     """Turns the layers of ``model`` into integer layers, in place.
 
@@ -45,6 +46,8 @@ def convert(
             which ``*`` and ``?`` stand for any characters, and covers all modules inside it.
         exclude: patterns of modules to leave alone.
         layer_bits: other widths, by pattern; the last pattern that matches counts.
+        exponents: ``'free'``, so that a tensor has one for each index of every axis over which an
+            operation never sums, or ``'tensor'``, one a tensor, as in the paper.
 
     Returns:
         One entry for each module that was converted, has parameters of its own or computes in
@@ -52,9 +55,9 @@ def convert(
 
     Raises:
         TypeError: if ``include`` or ``exclude`` is no list of patterns, or ``layer_bits`` no dict.
-        ValueError: if bits are not in 4..16, a pattern matches no module, a module has no
-            parameters yet or other bits already, or a layer's settings have no integer
-            counterpart; nothing is converted.
+        ValueError: if bits are not in 4..16, ``exponents`` is neither ``'free'`` nor ``'tensor'``,
+            a pattern matches no module, a module has no parameters yet, or other bits or exponents
+            already, or a layer's settings have no integer counterpart; nothing is converted.
     """
     _check_patterns('include', include)
     _check_patterns('exclude', exclude)
@@ -66,6 +69,7 @@ def convert(
     layer_bits = dict(layer_bits or {})
     for width in (bits, *layer_bits.values()):
         check_bits(width)
+    check_exponents(exponents)
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -92,6 +96,12 @@ def convert(
                 'are asked for: exclude it, give its bits in `layer_bits`, or convert the float '
                 'model'
             )
+        if chosen and _own_exponents(module) not in (None, exponents):
+            raise ValueError(
+                f'the module {aliases[0]!r} was given, which has exponents='
+                f'{_own_exponents(module)!r} already, and {exponents!r} is asked for: exclude it, '
+                'or convert the float model'
+            )
         becomes = plan[module] = integer_class(type(module)) if chosen else None
         if becomes is None:
             continue
@@ -112,7 +122,7 @@ def convert(
             stock, had = type(module), set(vars(module))
             module.__class__ = becomes
             if isinstance(module, IntLayer):
-                module.make_integer(_width(aliases, bits, layer_bits))
+                module.make_integer(_width(aliases, bits, layer_bits), exponents)
             added = tuple(set(vars(module)) - had)
             module.__dict__['_stock'] = stock, added  # for `restore`
         if isinstance(module, IntLayer):
@@ -121,14 +131,16 @@ def convert(
             inside = _own_bits(module)
             if _chosen(aliases, include, exclude) and not is_float_layer(module):
                 inside = _width(aliases, bits, layer_bits)
-            module.forward = ForwardScope(module, Site(aliases[0], number), inside)
+            site, inside_exponents = Site(aliases[0], number), _own_exponents(module) or exponents
+            module.forward = ForwardScope(module, site, inside, inside_exponents)
         after = type(module).__name__
         own_bits = _own_bits(module)
         if own_bits is not None and not isinstance(module, IntLayer):
             after, own_bits = CLASS_KEPT, None
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own or type(module) in integer_classes() or is_float_layer(module):
-            report.append(Converted(aliases[0], before, after, own_bits, own))
+            own_exponents = None if own_bits is None else _own_exponents(module)
+            report.append(Converted(aliases[0], before, after, own_bits, own_exponents, own))
     return report
 
 
@@ -146,6 +158,13 @@ def _own_bits(module: nn.Module) -> int | None:
         return module.bits
     scope = module.__dict__.get('forward')
     return scope.bits if isinstance(scope, ForwardScope) else None
+
+
+def _own_exponents(module: nn.Module) -> str | None:
+    """Those of an integer layer, or of what a module's own code computes; None in float."""
+    if _own_bits(module) is None:
+        return None
+    return module.exponents if isinstance(module, IntLayer) else module.forward.exponents
 
 
 def _check_patterns(name: str, patterns: Sequence[str]) -> None:

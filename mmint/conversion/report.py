@@ -19,22 +19,27 @@ class Converted:
     before: str
     after: str  # its class, or `CLASS_KEPT`
     bits: int | None  # None if it has no integers: exact as it is, or left alone
+    exponents: str | None  # the same
     parameters: int
 
 
 def format_report(report: Sequence[Converted]) -> str:
-    """A table of ``report``: converted and left alone, by class and bits, with their names."""
+    """A table of ``report``: converted and left alone, by class and format, with their names."""
     integer = {CLASS_KEPT, *(layer.__name__ for layer in integer_classes())}
-    groups: dict[tuple[str, str, int | None], list[Converted]] = {}
+    groups: dict[tuple[str, str, int | None, str | None], list[Converted]] = {}
     for entry in report:
-        groups.setdefault((entry.before, entry.after, entry.bits), []).append(entry)
-    rows = [('layer', 'became', 'bits', 'count', 'parameters', 'where')]
-    for (before, after, bits), entries in sorted(groups.items(), key=lambda g: g[0][2] is None):
+        key = entry.before, entry.after, entry.bits, entry.exponents
+        groups.setdefault(key, []).append(entry)
+    rows = [('layer', 'became', 'bits', 'exponents', 'count', 'parameters', 'where')]
+    for (before, after, bits, exponents), entries in sorted(
+        groups.items(), key=lambda g: g[0][2] is None
+    ):
         rows.append(
             (
                 before,
                 after if after in integer else 'left alone',
                 '' if bits is None else str(bits),
+                exponents or '',
                 str(len(entries)),
                 f'{sum(e.parameters for e in entries):,}',
                 ', '.join(dict.fromkeys(e.name.split('.')[0] for e in entries)),

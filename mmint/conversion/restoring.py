@@ -7,7 +7,7 @@ from torch import nn
 from ..ops.scope import ForwardScope
 from .registered import integer_classes
 
-ADDED = 'bits', 'site', '_mapped'  # by `IntLayer.make_integer`
+ADDED = 'bits', 'exponents', 'site', '_mapped'  # by `IntLayer.make_integer`
 
 
 def restore(model: nn.Module) -> nn.Module:

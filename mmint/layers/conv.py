@@ -14,8 +14,8 @@ from .base import IntLayer
 class IntConv2d(IntLayer, nn.Conv2d):
     """`torch.nn.Conv2d` in integer arithmetic: forward, input, weight and bias gradient.
 
-    Takes the arguments of `torch.nn.Conv2d` and ``bits`` (4..16, 8 unless given). Input and output
-    are float32, (N, C, H, W) or (C, H, W).
+    Takes the arguments of `torch.nn.Conv2d`, ``bits`` and ``exponents`` (`IntLayer`). Input and
+    output are float32, (N, C, H, W) or (C, H, W).
     """
 
     stride: tuple[int, int]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...numerics import RandomBits
 from ...numerics.float32 import split_sign
 from ..host.checks import check_operands
-from .mapping import dequantize, mantissa_at, shared_exponent
+from .mapping import dequantize, exponent_of, largest_of, mantissa_at
 
 # An operand whose exponent is lower than the other's by more than this is below 2**-25 of a unit.
 MAX_ALIGNMENT = 40
@@ -37,7 +37,7 @@ def add(
     terms = []
     for operand, drawn in zip((x, y), draws, strict=True):
         negative, magnitude = split_sign(operand)
-        exponent = shared_exponent(magnitude, bits)
+        exponent = int(exponent_of(largest_of(magnitude, ()), bits))
         mantissa = mantissa_at(magnitude, exponent, drawn)
         if mantissa.any():
             terms.append((torch.where(negative, -mantissa, mantissa), exponent))

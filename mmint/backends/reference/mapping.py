@@ -6,7 +6,8 @@ Shifts, masks and integer comparisons on bit patterns only. In the linear mappin
     mantissa = sign * ((t + r) >> 16)           r: 16 random bits
 
 so a mantissa is rounded up with probability frac(t), which is the discarded fraction cut to 16
-bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``.
+bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``. The exponent is that of all elements, or of the
+block (`FixedPoint.exponent`) in which the element lies.
 """
 
 from __future__ import annotations
@@ -20,51 +21,61 @@ from ...numerics.integers import shift_right_even, shift_right_stochastic
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+    x: Tensor,
+    bits: int,
+    random: RandomBits | None,
+    largest: int | Tensor | None = None,
+    exponents: tuple[int, ...] = (),
 ) -> FixedPoint:
     """As `Backend.quantize`."""
     negative, magnitude = split_sign(x)
-    exponent = shared_exponent(magnitude, bits, None if largest is None else int(largest))
-    mantissa = _mantissa_at(magnitude, exponent, random).to(mantissa_dtype(bits))
-    mantissa = torch.where(negative, -mantissa, mantissa)
-    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=x.device), bits)
+    if largest is None:
+        largest = largest_of(magnitude, exponents)
+    exponent = exponent_of(torch.as_tensor(largest, device=x.device).view(exponents), bits)
+    mapped = FixedPoint(magnitude, exponent.to(torch.int32), bits)
+    mantissa = _mantissa_at(magnitude, mapped.exponents(), random).to(mantissa_dtype(bits))
+    return mapped._replace(mantissa=torch.where(negative, -mantissa, mantissa))
 
 
-def shared_exponent(magnitude: Tensor, bits: int, largest: int | None = None) -> int:
-    """The exponent at which the magnitudes (bit patterns) fit ``bits`` bits, rounded either way.
+def largest_of(magnitude: Tensor, exponents: tuple[int, ...]) -> Tensor:
+    """The largest magnitude (bit patterns) in each block that shares an exponent."""
+    if not magnitude.numel():
+        return magnitude.new_zeros(exponents)
+    if not exponents:
+        return magnitude.max()
+    blocks = [n for size, e in zip(magnitude.shape, exponents, strict=True) for n in (e, size // e)]
+    return magnitude.view(blocks).amax(list(range(1, len(blocks), 2)))
+
+
+def exponent_of(largest: Tensor, bits: int) -> Tensor:
+    """The exponent at which magnitudes (bit patterns) up to ``largest`` fit, rounded either way.
 
     Raises:
-        NonFiniteError: if a magnitude is infinite or not a number.
+        NonFiniteError: if one is infinite or not a number.
     """
     p = bits - 1
-    if largest is None:
-        largest = int(magnitude.max()) if magnitude.numel() else 0
-    field, mantissa24 = fields(torch.tensor(largest))
-    if field == NOT_FINITE:
+    field, mantissa24 = fields(largest.to(torch.int64))
+    if (field == NOT_FINITE).any():
         raise NonFiniteError
-    if not largest:
-        return 0
-    scale = max(int(field), 1)
-    if mantissa24 > ((1 << p) - 1) << (24 - p):
-        scale += 1
-    return scale - 126 - p
+    scale = field.clamp(min=1) + (mantissa24 > ((1 << p) - 1) << (24 - p))
+    return torch.where(largest == 0, 0, scale - 126 - p)
 
 
-def quantize_at(x: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
+def quantize_at(x: Tensor, exponent: Tensor | int, random: RandomBits | None) -> Tensor:
     """Integers ``x / 2**exponent``, rounded, as int64; the caller sees to it that they fit."""
     negative, magnitude = split_sign(x)
     mantissa = _mantissa_at(magnitude, exponent, random)
     return torch.where(negative, -mantissa, mantissa)
 
 
-def _mantissa_at(magnitude: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
+def _mantissa_at(magnitude: Tensor, exponent: Tensor | int, random: RandomBits | None) -> Tensor:
     drawn = None
     if random is not None:
         drawn = random.draw(magnitude.numel(), magnitude.device).view(magnitude.shape)
     return mantissa_at(magnitude, exponent, drawn)
 
 
-def mantissa_at(magnitude: Tensor, exponent: int, drawn: Tensor | None) -> Tensor:
+def mantissa_at(magnitude: Tensor, exponent: Tensor | int, drawn: Tensor | None) -> Tensor:
     """``|x| / 2**exponent`` of bit patterns, as int64; ``drawn`` as in `shift_right_stochastic`.
 
     Rounded to nearest where ``drawn`` is None.

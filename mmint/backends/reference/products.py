@@ -77,7 +77,8 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     """As `Backend.channel_sum`."""
     dims = [d for d in range(grad.mantissa.dim()) if d != channel_dim % grad.mantissa.dim()]
     total = grad.mantissa.sum(dims, dtype=torch.int64) if dims else grad.mantissa
-    return dequantize(total, grad.exponent)
+    exponents = grad.exponents()
+    return dequantize(total, exponents.flatten() if exponents.dim() else exponents)
 
 
 def _wide(x: FixedPoint) -> Tensor:

@@ -267,9 +267,10 @@ static uint32_t top_avx2(const uint32_t *x, long n) {
     return top;
 }
 
-/* 64 elements, whose random bits are `words`; draws those of the group `next`. */
+/* 64 elements, whose random bits are `words`; draws those of the group `next`. `exponents` are those
+ * of the elements, or NULL where they share `scale`. */
 INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next, __m256 scale,
-                        int wide, const philox_key *key) {
+                        const int32_t *exponents, int wide, const philox_key *key) {
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i made[2], half = _mm256_setzero_si256();
     philox_lanes lanes;
@@ -279,6 +280,7 @@ INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next
         if (key) philox_lanes_round(&lanes, key, j);
         if (j >= 8) continue;
         const __m256i drawn = drawn_half(words[j / 2], j % 2);
+        if (exponents) scale = rounding_scales(exponents + 8 * j, key != NULL);
         made[j % 2] = mantissas(_mm256_loadu_ps(x + 8 * j), scale, drawn, key != NULL);
         if (j % 2 == 0) continue;
         const __m256i packed = _mm256_packs_epi32(made[0], made[1]);
@@ -293,38 +295,51 @@ INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next
     if (key) philox_lanes_words(&lanes, words);
 }
 
-#define ROUND_RUN(name, WIDE, KEY)                                                       \
-    static void name(const float *x, void *out, long first, long n, int exponent,        \
-                     const philox_key *key) {                                            \
-        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                    \
-        const int size = (WIDE) ? 2 : 1;                                                 \
-        uint64_t next = (uint64_t)first / 64;                                            \
-        __m256i words[4] = {_mm256_setzero_si256()};                                     \
-        long i = 0;                                                                      \
-        if (KEY) philox_vectors(key, next, words);                                       \
-        for (; i + 64 <= n; i += 64)                                                     \
-            round_block(x + i, (char *)out + size * i, words, ++next, scale, WIDE, KEY); \
-        if (i < n) {                                                                     \
-            float rest[64] = {0};                                                        \
-            int16_t made[64];                                                            \
-            memcpy(rest, x + i, 4 * (size_t)(n - i));                                    \
-            round_block(rest, made, words, ++next, scale, WIDE, KEY);                    \
-            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));              \
-        }                                                                                \
+#define ROUND_RUN(name, WIDE, KEY, EACH)                                                     \
+    static void name(const float *x, void *out, long first, long n, const int32_t *e,        \
+                     const philox_key *key) {                                                \
+        const __m256 scale = rounding_scale(*e, (KEY) != NULL);                              \
+        const int size = (WIDE) ? 2 : 1;                                                     \
+        uint64_t next = (uint64_t)first / 64;                                                \
+        __m256i words[4] = {_mm256_setzero_si256()};                                         \
+        long i = 0;                                                                          \
+        if (KEY) philox_vectors(key, next, words);                                           \
+        for (; i + 64 <= n; i += 64)                                                         \
+            round_block(x + i, (char *)out + size * i, words, ++next, scale,                 \
+                        (EACH) ? e + i : NULL, WIDE, KEY);                                   \
+        if (i < n) {                                                                         \
+            float rest[64] = {0};                                                            \
+            int16_t made[64];                                                                \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                        \
+            round_block(rest, made, words, ++next, scale, (EACH) ? e + i : NULL, WIDE, KEY); \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                  \
+        }                                                                                    \
     }
-ROUND_RUN(round_stochastic8, 0, key)
-ROUND_RUN(round_stochastic16, 1, key)
-ROUND_RUN(round_even8, 0, NULL)
-ROUND_RUN(round_even16, 1, NULL)
+ROUND_RUN(round_stochastic8, 0, key, 0)
+ROUND_RUN(round_stochastic16, 1, key, 0)
+ROUND_RUN(round_even8, 0, NULL, 0)
+ROUND_RUN(round_even16, 1, NULL, 0)
+ROUND_RUN(round_each_stochastic8, 0, key, 1)
+ROUND_RUN(round_each_stochastic16, 1, key, 1)
+ROUND_RUN(round_each_even8, 0, NULL, 1)
+ROUND_RUN(round_each_even16, 1, NULL, 1)
+
+static void round_each_avx2(const float *x, void *out, long first, long n, const int32_t *exponents,
+                            int wide, const philox_key *key) {
+    if (key)
+        (wide ? round_each_stochastic16 : round_each_stochastic8)(x, out, first, n, exponents, key);
+    else
+        (wide ? round_each_even16 : round_each_even8)(x, out, first, n, exponents, NULL);
+}
 
 static void round_avx2(const float *x, void *out, long first, long n, int exponent, int wide,
                        const philox_key *key) {
     if (!scale_does(exponent))
         round_loop(x, out, first, n, exponent, wide, key);
     else if (key)
-        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, exponent, key);
+        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, &exponent, key);
     else
-        (wide ? round_even16 : round_even8)(x, out, first, n, exponent, NULL);
+        (wide ? round_even16 : round_even8)(x, out, first, n, &exponent, NULL);
 }
 
 /* 16 x 16 bytes: four rounds of interleaving rows i and i + 8. */
@@ -498,6 +513,7 @@ void fill_avx2(level_t *t) {
     t->winograd_grad_output = winograd_grad_output_loop;
     t->top = top_avx2;
     t->round = round_avx2;
+    t->round_each = round_each_avx2;
     t->transpose = transpose_avx2;
     t->add = add_avx2;
     t->relu = relu_avx2;

@@ -15,6 +15,12 @@ INLINE __m256 rounding_scale(int exponent, int stochastic) {
     return _mm256_set1_ps(scale_of((stochastic ? FRACTION_BITS : 0) - exponent));
 }
 
+INLINE __m256 rounding_scales(const int32_t *exponents, int stochastic) {
+    const __m256i one = _mm256_set1_epi32(127 + (stochastic ? FRACTION_BITS : 0));
+    const __m256i fields = _mm256_sub_epi32(one, _mm256_loadu_si256((const void *)exponents));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(fields, 23));
+}
+
 /* The random bits of the first or second eight of sixteen elements. */
 INLINE __m256i drawn_half(__m256i words, int second) {
     return _mm256_cvtepu16_epi32(second ? _mm256_extracti128_si256(words, 1)

@@ -64,6 +64,10 @@ typedef struct {
      * multiple of 64; rounded to nearest where `key` is NULL. */
     void (*round)(const float *x, void *out, long first, long n, int exponent, int wide,
                   const struct philox_key *key);
+    /* The same with an exponent for each element, in memory for whole groups of 64, all of them such
+     * that `scale_does`. */
+    void (*round_each)(const float *x, void *out, long first, long n, const int32_t *exponents,
+                       int wide, const struct philox_key *key);
     /* to[p * to_row + c] = from[c * from_row + p] */
     void (*transpose)(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
                       long pixels);
