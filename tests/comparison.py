@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
-from mmint.backends import Windows, reference
+from mmint.backends import Geometry, Windows, reference
 from mmint.backends.magnitudes import known_magnitude
 from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
+from mmint.numerics.fixed_point import ZEROS_EXPONENT
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 ON_GPU = [
@@ -81,6 +82,16 @@ BLOCKS = [
     ((0, 3), (1, 3)), ((8, 6), (1, 6)), ((2, 1, 9, 9), (1, 1, 1, 1)), ((3,), (3,)),
     ((2, 3, 0, 4), (1, 3, 1, 1)),
 ]  # fmt: skip
+
+
+# Convolutions of groups with exponents of their own: input, weight, geometry.
+GROUPED = [
+    ((2, 35, 14, 13), (35, 1, 3, 3), Geometry((2, 2), (1, 1), groups=35)),
+    ((1, 5, 9, 8), (5, 1, 3, 3), Geometry(padding=(2, 2), dilation=(2, 2), groups=5)),
+    ((2, 24, 9, 7), (36, 4, 3, 3), Geometry((1, 2), (1, 1), groups=6)),
+    ((2, 6, 7, 7), (12, 1, 3, 3), Geometry(padding=(1, 1), groups=6)),
+    ((1, 64, 6, 6), (64, 32, 1, 1), Geometry(groups=2)),
+]
 
 
 def any_float32(shape):
@@ -248,6 +259,30 @@ class Comparison:
             self.same('batch_norm_weight_grad', grad, x, sums, products, count, EPS)
         if count > 1:
             self.update_running(x, sums, count)
+
+    def grouped_convolution(self, x_size, weight_size, geometry, bits=8, scale=1.0):
+        """Its three products, of groups with exponents of their own; one group is zeros."""
+        groups = geometry.groups
+        out_size = geometry.output_size(x_size[2:], weight_size[2:])
+        of_images, of_weight = (1, groups, 1, 1), (groups, 1, 1, 1)
+        x, grad = (
+            freed(mantissas(size, bits), of_images)
+            for size in (x_size, (x_size[0], weight_size[0], *out_size))
+        )
+        weight = freed(mantissas(weight_size, bits), of_weight)
+        x.mantissa[:, : x_size[1] // groups] = 0
+        x.exponent[:, 0] = ZEROS_EXPONENT
+        weight.mantissa[-weight_size[0] // groups :] = 0
+        weight.exponent[-1] = ZEROS_EXPONENT
+        for random in (None, BITS):
+            for b, w in itertools.product((None, weight_size[0]), (weight, mantissas(weight_size))):
+                bias = None if b is None else torch.randn(b) * scale
+                self.same('conv2d', x, w, geometry, bias, random)
+                bias = None if b is None else torch.randn(x_size[1]) * scale
+                self.same('conv2d_input_grad', grad, w, x_size, geometry, bias, random)
+        arguments = 'conv2d_weight_grad', grad, x, weight_size, geometry
+        assert_same(self.run(*arguments), reference.conv2d_weight_grad(*arguments[1:]))
+        self.same('channel_sum', grad, 1)
 
     def norms_with_free_exponents(self, bits, grad_bits):
         """Batch, frozen and group norm with one a channel, or image and group; layer norm's rows.

@@ -85,6 +85,9 @@ class Backend(Protocol):
     ) -> Tensor:
         """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
 
+        Here and in the gradients, operands have one exponent or one a group: images (1, groups, 1,
+        1), ``weight`` (groups, 1, 1, 1).
+
         ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random``
         names and added to the accumulators.
 

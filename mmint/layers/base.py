@@ -61,8 +61,12 @@ class IntLayer(nn.Module):
         call = current_run.next_call(self.site.number, Role.INPUT)
         return Mapper(self.site, self.bits, self.training, call, self.exponents)
 
-    def mapped_weight(self) -> FixedPoint:
-        """The weight in fixed point; in training it is mapped once an iteration."""
+    def mapped_weight(self, exponents: tuple[int, ...] = ()) -> FixedPoint:
+        """The weight in fixed point; in training it is mapped once an iteration.
+
+        Args:
+            exponents: their shape where they are free.
+        """
         run = current_run
         weight: Any = self.weight
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
@@ -82,7 +86,7 @@ class IntLayer(nn.Module):
                 return self._mapped[1]
         call = run.next_call(self.site.number, Role.WEIGHT)
         mapper = Mapper(self.site, self.bits, self.training, call, self.exponents)
-        mapped = mapper(weight, Role.WEIGHT)
+        mapped = mapper(weight, Role.WEIGHT, exponents)
         self._mapped = (state, mapped) if lasts else None
         return mapped
 

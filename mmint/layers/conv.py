@@ -34,7 +34,8 @@ class IntConv2d(IntLayer, nn.Conv2d):
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
             padding = (0, 0)
         geometry = Geometry(self.stride, padding, self.dilation, self.groups)
-        return conv2d(x, self.weight, self.mapped_weight(), self.bias, geometry, self.mapper())
+        weight = self.mapped_weight((self.groups, 1, 1, 1))
+        return conv2d(x, self.weight, weight, self.bias, geometry, self.mapper())
 
 
 class IntConvTranspose2d(IntLayer, nn.ConvTranspose2d):
@@ -58,7 +59,7 @@ class IntConvTranspose2d(IntLayer, nn.ConvTranspose2d):
         return conv_transpose2d(
             x,
             self.weight,
-            self.mapped_weight(),
+            self.mapped_weight((self.groups, 1, 1, 1)),
             self.bias,
             geometry,
             (height, width),

@@ -10,6 +10,9 @@ from torch import Tensor
 MIN_BITS, MAX_BITS = 4, 16
 # One exponent for each index of the axes over which an operation never sums, or one a tensor.
 EXPONENTS = FREE, ONE_A_TENSOR = 'free', 'tensor'
+# Of zeros among several blocks that have exponents of their own: below any other, so that nothing
+# that is added to their products is rounded to it.
+ZEROS_EXPONENT = -512
 
 
 class FixedPoint(NamedTuple):

@@ -3,6 +3,9 @@
 The input and the weight are mapped once and serve the forward pass and both gradients; the incoming
 gradient is mapped once and serves both. A transposed convolution is a convolution's input gradient,
 and the other way round, so both share the same three integer products.
+
+None of the three sums over groups: input, weight and gradient have an exponent for each, where they
+are free; of a depthwise convolution that is one a channel.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ class _Conv2d(Function):
         mapper: Mapper,
     ) -> Tensor:
         _check_fits(x, weight, geometry, mapper)
-        mapped_x = mapper(x, Role.INPUT)
+        mapped_x = mapper(x, Role.INPUT, of_groups(geometry))
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry = mapper, geometry
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
@@ -89,7 +92,7 @@ class _Conv2d(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT, of_groups(ctx.geometry))
         size, weight_size = ctx.sizes
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
@@ -114,7 +117,7 @@ class _ConvTranspose2d(Function):
         size: tuple[int, int, int, int],
         mapper: Mapper,
     ) -> Tensor:
-        mapped_x = mapper(x, Role.INPUT)
+        mapped_x = mapper(x, Role.INPUT, of_groups(geometry))
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
         product = partial(
@@ -127,7 +130,7 @@ class _ConvTranspose2d(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT, of_groups(ctx.geometry))
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
             backend.conv2d(mapped_grad, weight, ctx.geometry) if needs_x else None,
@@ -137,6 +140,11 @@ class _ConvTranspose2d(Function):
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
             None, None, None, None,
         )  # fmt: skip
+
+
+def of_groups(geometry: Geometry) -> tuple[int, ...]:
+    """The shape of exponents of images, one for each group of channels."""
+    return 1, geometry.groups, 1, 1
 
 
 def _check_fits(x: Tensor, weight: Tensor, geometry: Geometry, mapper: Mapper) -> None:

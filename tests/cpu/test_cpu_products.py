@@ -8,6 +8,7 @@ import pytest
 import torch
 from comparison import (
     BITS,
+    GROUPED,
     Comparison,
     assert_same,
     mantissas,
@@ -123,6 +124,12 @@ def test_convolution_exponents(level, exponent, bias_scale):
     for x, weight in (((2, 5, 6, 7), (7, 5, 3, 3)), ((1, 20, 8, 8), (16, 20, 1, 1))):
         out = (x[0], weight[0], x[2] - weight[2] + 1, x[3] - weight[3] + 1)
         check_convolution(Geometry(), x, weight, out, (8, 8), exponent, bias_scale)
+
+
+@pytest.mark.parametrize('x, weight, geometry', GROUPED)
+def test_groups_with_exponents_of_their_own(level, x, weight, geometry):
+    for bits, scale in ((8, 1.0), (8, 1e-4), (8, 1e30), (5, 1e-42), (16, 1.0)):
+        check.grouped_convolution(x, weight, geometry, bits, scale)
 
 
 def test_convolution_of_zeros(level):

@@ -8,7 +8,7 @@ from torch import nn
 
 import mmint
 from mmint.backends import reference
-from mmint.layers import IntBatchNorm2d, IntGroupNorm, IntLayerNorm
+from mmint.layers import IntBatchNorm2d, IntConv2d, IntConvTranspose2d, IntGroupNorm, IntLayerNorm
 from mmint.numerics import RandomBits, Role
 from mmint.ops.run import current_run
 
@@ -83,6 +83,31 @@ def test_a_small_group_and_a_small_row_keep_their_bits(backend):
         want = float_norm(x)
         errors = [(layer(x) - want).norm() / want.norm() for layer in (free, one)]
         assert errors[0] < 0.02 and errors[1] > 10 * errors[0]
+
+
+@pytest.mark.parametrize('layer', [IntConv2d, IntConvTranspose2d])
+def test_a_small_channel_of_a_depthwise_convolution_keeps_its_bits(layer, backend):
+    """Input, weight and gradient of each channel have an exponent: no product sums over them."""
+    x, grad = channels_of_several_sizes(), torch.randn(8, 4, 6, 6) * SMALLER.flip(0).view(4, 1, 1)
+    results = {}
+    for exponents in ('float', 'free', 'tensor'):
+        torch.manual_seed(1)
+        given = {} if exponents == 'float' else dict(exponents=exponents)
+        kind = (
+            layer
+            if given
+            else {IntConv2d: nn.Conv2d, IntConvTranspose2d: nn.ConvTranspose2d}[layer]
+        )
+        conv = kind(4, 4, 3, padding=1, groups=4, **given)
+        conv.weight.data *= SMALLER.view(4, 1, 1, 1)
+        leaf = x.clone().requires_grad_()
+        out = conv(leaf)
+        out.backward(grad)
+        weight_grad = conv.weight.grad.transpose(0, 1)
+        results[exponents] = (out - conv.bias.view(4, 1, 1)).detach(), leaf.grad, weight_grad
+    for want, free, one in zip(*results.values(), strict=True):
+        noise = rounding_noise(free, want), rounding_noise(one, want)
+        assert (noise[0] < 0.05).all() and noise[1].max() > 10 * noise[0].max()
 
 
 # ---- unbiased ----

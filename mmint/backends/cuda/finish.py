@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
+from ..host.exponents import by_group
 from ..magnitudes import remember_magnitude
 from . import finite
 from .launch import THREADS, launch, words
@@ -34,7 +35,9 @@ class Finish:
     ) -> None:
         device = out.device
         self.out, self.channel_dim = out, channel_dim
-        self.state = torch.empty(STATE_WORDS, dtype=torch.int32, device=device)
+        self.groups = max(a.exponent.numel(), b.exponent.numel())
+        shape = max(1, self.groups), STATE_WORDS
+        self.state = torch.empty(shape, dtype=torch.int32, device=device)
         self.bias = self.rounded = flag = None
         call = count = 0
         if bias is not None:
@@ -42,13 +45,14 @@ class Finish:
             self.rounded = torch.empty(count, dtype=torch.int64, device=device)
             flag, call = finite.flag(device), finite.number(device)
         launch('finish.cu', 'prepare', 1, THREADS, [
-            (a.exponent, b.exponent, self.state, self.bias, self.rounded, count,
+            (*by_group(a), *by_group(b), self.state, self.groups, self.bias, self.rounded, count,
              length * most(a.bits, b.bits), flag, call, words(random, device)),
         ], device)  # fmt: skip
 
     def arguments(self) -> tuple[Argument, ...]:
         """The struct ``finish`` of finish.cuh."""
-        return self.state, self.rounded
+        channels = self.out.shape[self.channel_dim] // self.groups if self.groups > 1 else 0
+        return self.state, self.rounded, channels
 
     def __enter__(self) -> Finish:
         return self
@@ -57,14 +61,14 @@ class Finish:
         if error is not None:
             return
         out = self.out
-        if self.bias is not None and out.numel():
+        if self.bias is not None and self.groups == 1 and out.numel():
             dim = self.channel_dim % out.dim()
             sizes = (math.prod(out.shape[:dim]), out.shape[dim], math.prod(out.shape[dim + 1 :]))
             launch(
                 'finish.cu', 'bias_alone', -(-out.numel() // (4 * THREADS)), THREADS,
                 [self.state, self.bias, out, *sizes], out.device,
             )  # fmt: skip
-        remember_magnitude(out, self.state[MAGNITUDE])
+        remember_magnitude(out, self.state[0, MAGNITUDE])
 
 
 def most(*bits: int) -> int:

@@ -98,7 +98,7 @@ __device__ void note_exponents(const mapping &m) {
     if (blockIdx.x) return;
     for (int64_t i = threadIdx.x; i < m.count; i += THREADS) {
         const bool finite = is_finite(m.tops[i]);
-        m.exponent[i] = finite ? exponent_of(m.tops[i], (int)m.bits) : 0;
+        m.exponent[i] = finite && m.tops[i] ? exponent_of(m.tops[i], (int)m.bits) : ZEROS_EXPONENT;
         if (!finite) atomicCAS(m.flag, 0, (int32_t)m.call);
     }
 }

@@ -108,7 +108,7 @@ def conv2d_weight_grad(
     images, rows = len(x.mantissa), filters // geometry.groups
     pixels = images * math.prod(grad_size)
     out = empty(weight_size, x)
-    with Finish(out, grad, x, pixels) as finish:
+    with Finish(out, grad, x, pixels, channel_dim=0) as finish:
         if out.numel() == 0:
             return out
         if channels == 1 and filters == groups:
@@ -122,7 +122,7 @@ def conv2d_weight_grad(
             rows, window * depth, pixels, a.shape[3] // groups, depth,
             rows * channels * window, a.shape[3], b.shape[3], depth,
             *axes(size, grad_size, taps, geometry), channels * window, window, images, groups,
-            out_y=1, out_width=channels,
+            bias_problem=rows, out_y=1, out_width=channels,
         ))  # fmt: skip
     return out
 

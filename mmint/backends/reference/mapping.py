@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, NonFiniteError, RandomBits, mantissa_dtype
+from ...numerics.fixed_point import ZEROS_EXPONENT
 from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
 from ...numerics.integers import shift_right_even, shift_right_stochastic
 
@@ -58,7 +59,8 @@ def exponent_of(largest: Tensor, bits: int) -> Tensor:
     if (field == NOT_FINITE).any():
         raise NonFiniteError
     scale = field.clamp(min=1) + (mantissa24 > ((1 << p) - 1) << (24 - p))
-    return torch.where(largest == 0, 0, scale - 126 - p)
+    of_zeros = ZEROS_EXPONENT if largest.numel() > 1 else 0
+    return torch.where(largest == 0, of_zeros, scale - 126 - p)
 
 
 def quantize_at(x: Tensor, exponent: Tensor | int, random: RandomBits | None) -> Tensor:

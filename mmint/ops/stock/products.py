@@ -100,4 +100,5 @@ def _conv2d(
         return NotImplemented
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
     mapper = scope.mapper()
-    return conv2d(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
+    mapped = mapper(weight, Role.WEIGHT, (groups, 1, 1, 1))
+    return conv2d(input, weight, mapped, bias, geometry, mapper)

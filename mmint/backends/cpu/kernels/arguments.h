@@ -198,10 +198,10 @@
 
 /* ---- products ---- */
 
-/* The largest magnitude of one product, the products' exponent, and the bias of the result's
- * channels. Kernels with a bias return `extent_result` (products/extent.h). */
+/* The largest magnitude of one product, the products' exponent, or one for each group, and the bias
+ * of the result's channels. Kernels with a bias return `extent_result` (products/extent.h). */
 #define PRODUCTS(POINTER, INTEGER)                                                                \
-    INTEGER(wide) INTEGER(largest) INTEGER(exponent)                                              \
+    INTEGER(wide) INTEGER(largest) EXPONENTS(POINTER, INTEGER, exponent)                          \
     POINTER(const float, bias) INTEGER(bias_length) RANDOM(INTEGER) INTEGER(threads)
 
 /* x (n, h, w, c), weight (o, kernel_h, kernel_w, c / groups), grad (n, out_h, out_w, o), of which

@@ -53,12 +53,17 @@ static void tops_of_blocks(const float *x, long n, long count, long run, int32_t
             }
 }
 
+/* Zeros are rounded alike at any exponent. */
+INLINE int rounding_exponent(const blocks_t *e, long block) {
+    return e->of[block] == ZEROS_EXPONENT ? 0 : e->of[block];
+}
+
 /* Exponents of elements first ... first + n - 1; returns the lowest. */
 static int spread_exponents(const blocks_t *e, long first, long n, int32_t *out) {
     long block = first / e->run % e->count, end = e->run - first % e->run;
-    int lowest = e->of[block];
+    int lowest = rounding_exponent(e, block);
     for (long i = 0; i < n; end += e->run) {
-        const int here = e->of[block];
+        const int here = rounding_exponent(e, block);
         for (; i < least(n, end); i++) out[i] = here;
         lowest = (int)least(lowest, here);
         block = block + 1 == e->count ? 0 : block + 1;
@@ -77,7 +82,8 @@ static void round_blocks(const float *x, void *out, long first, long n, const bl
         count = least(n - i, MIXED);
         if (alike >= count) {
             count = alike == n - i ? alike : alike / 64 * 64;
-            level->round(x + i, to, at, count, e->of[at / e->run % e->count], wide, key);
+            const int exponent = rounding_exponent(e, at / e->run % e->count);
+            level->round(x + i, to, at, count, exponent, wide, key);
         } else if (scale_does(spread_exponents(e, at, count, exponents))) {
             level->round_each(x + i, to, at, count, exponents, wide, key);
         } else {
@@ -169,7 +175,7 @@ int64_t quantize(const quantize_args *a) {
     for (long i = 0; i < a->count; i++) {
         const uint32_t top = (uint32_t)(a->tops ? a->tops : exponents)[i];
         if (!is_finite(top)) return NOT_FINITE;
-        exponents[i] = exponent_of(top, (int)a->bits);
+        exponents[i] = !top && a->count > 1 ? ZEROS_EXPONENT : exponent_of(top, (int)a->bits);
     }
     const blocks_t blocks = {exponents, a->count, a->run};
     const philox_key *drawn = a->stochastic ? &key : NULL;

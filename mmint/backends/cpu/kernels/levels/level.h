@@ -43,9 +43,9 @@ typedef struct {
                          int count, int wide);
     /* sum[c] += a[c] * b[c] */
     void (*add_products)(int32_t *sum, const void *a, const void *b, long n, int wide);
-    /* made[c] = (sum[c] + bias[c]) * scale, noted in lane 0 of `seen`. */
-    void (*finish_row)(float *made, const int32_t *sum, const int32_t *bias, float scale, long n,
-                       struct extent *seen);
+    /* made[c] = (sum[c] + bias[c]) * scales[c], noted in lane 0 of `seen`. */
+    void (*finish_row)(float *made, const int32_t *sum, const int32_t *bias, const float *scales,
+                       long n, struct extent *seen);
     void (*winograd_filters)(const struct winograd_job *s, long panel, int32_t *to, long stride,
                              struct winograd_points *made);
     void (*winograd_inputs)(const struct winograd_job *s, const struct winograd_places *at,
