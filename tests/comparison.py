@@ -285,32 +285,27 @@ class Comparison:
         self.same('channel_sum', grad, 1)
 
     def norms_with_free_exponents(self, bits, grad_bits):
-        """Batch, frozen and group norm with one a channel, or image and group; layer norm's rows.
-
-        Bias gradients of channels with exponents of their own too.
-        """
-        for shape in ((2, 6, 5, 7), (5, 18)):
-            rest = [1] * (len(shape) - 2)
-            x, grad = images_of(shape, bits), mantissas(shape, grad_bits)
-            of_channels = 1, shape[1], *rest
-            for free_grad in (grad, freed(grad, of_channels)):
-                self.batch_norm(freed(x, of_channels), free_grad)
-                self.frozen_norm(freed(x, of_channels), free_grad)
-                self.batch_norm(x, free_grad)
-                self.same('channel_sum', free_grad, 1)
-            self.same('channel_sum', freed(grad, (1, 3, *rest)), 1)
-            products = reference.plane_products(grad, x)
-            for groups in (3, shape[1]):
-                of_groups = shape[0], groups, *rest
-                sums = reference.plane_sums(x).view(2, shape[0], groups, -1).sum(3)
-                x, free_grad = freed(x, of_groups), freed(grad, of_groups)
-                for weight, bias in parameters(shape[1]):
-                    self.same('group_norm', x, sums, weight, bias, EPS)
-                    self.same('group_norm_grad', free_grad, x, sums, products, weight, EPS)
-                x = x._replace(exponent=torch.tensor(-9, dtype=torch.int32))
+        """Batch, frozen and group norm of channels, or images and groups; layer norm's rows."""
+        x, grad = images_of((2, 6, 5, 7), bits), mantissas((2, 6, 5, 7), grad_bits)
+        sums, products = reference.plane_sums(x), reference.plane_products(grad, x)
+        weight, bias, mean = torch.randn(3, 6)
+        for a, g in itertools.product(
+            (x, freed(x, (1, 6, 1, 1))), (grad, freed(grad, (1, 6, 1, 1)))
+        ):
+            pair, var = (sums.sum(1), products.sum(1)), torch.rand(6)
+            self.same('batch_norm', a, pair[0], 70, weight, bias, EPS)
+            self.same('batch_norm_grad', g, a, *pair, 70, weight, EPS)
+            self.same('batch_norm_weight_grad', g, a, *pair, 70, EPS)
+            self.update_running(a, pair[0], 70)
+            self.same('frozen_norm', a, mean, var, weight, bias, EPS)
+            self.same('frozen_norm_grad', g, var, weight, EPS)
+            self.same('frozen_norm_weight_grad', g, a, pair[1], mean, var, EPS)
+            self.same('channel_sum', g, 1)
+        a, g, sums = freed(x, (2, 3, 1, 1)), freed(grad, (2, 3, 1, 1)), sums.view(2, 2, 3, 2).sum(3)
+        self.same('group_norm', a, sums, weight, bias, EPS)
+        self.same('group_norm_grad', g, a, sums, products, weight, EPS)
         x, grad = images_of((12, 33), bits), mantissas((12, 33), grad_bits)
-        for weight, bias in parameters(33):
-            self.layer_norm(freed(x, (12, 1)), grad, weight, bias)
+        self.layer_norm(freed(x, (12, 1)), grad, *torch.randn(2, 33))
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

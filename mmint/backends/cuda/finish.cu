@@ -28,10 +28,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
     top = block_max(top);
     const bool finite = is_finite(top);
     if (!finite && threadIdx.x == 0) atomicCAS(p.flag, 0, (int32_t)p.call);
-    for (int64_t g = 0; g < p.groups; g++) {
-        /* A large group is all threads' in turn, of many small ones each thread has some. */
-        if (p.groups > 1 && g % THREADS != threadIdx.x) continue;
-        const int64_t first = p.groups > 1 ? 0 : threadIdx.x, step = p.groups > 1 ? 1 : THREADS;
+    /* The threads share the channels of one group, or the groups. */
+    const bool one = p.groups == 1;
+    const int64_t first = one ? threadIdx.x : 0, step = one ? (int64_t)THREADS : 1;
+    for (int64_t g = one ? 0 : threadIdx.x; g < p.groups; g += one ? 1 : (int64_t)THREADS) {
         int exponent = exponent_at(p.a_exponents, g) + exponent_at(p.b_exponents, g), excess = 0;
         int64_t largest = 0;
         if (p.bias && finite) excess = bias_excess(top, exponent);
@@ -45,8 +45,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
             p.rounded[at] = rounded;
             largest = max(largest, (int64_t)magnitude_of(rounded));
         }
-        if (p.groups == 1) largest = block_max(largest);
-        if (p.groups == 1 && threadIdx.x) return;
+        if (one) largest = block_max(largest);
+        if (one && threadIdx.x) return;
         const bool fits = p.bound + largest < (int64_t)1 << 31;
         const int fast = !excess && fits && scale_is_exact(exponent, SCALED_INT32);
         p.states[g] = {exponent, excess, fast, (int32_t)top, 0, 0};

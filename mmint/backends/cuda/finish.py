@@ -35,8 +35,8 @@ class Finish:
     ) -> None:
         device = out.device
         self.out, self.channel_dim = out, channel_dim
-        self.groups = max(a.exponent.numel(), b.exponent.numel())
-        shape = max(1, self.groups), STATE_WORDS
+        self.groups = max(1, a.exponent.numel(), b.exponent.numel())
+        shape = self.groups, STATE_WORDS
         self.state = torch.empty(shape, dtype=torch.int32, device=device)
         self.bias = self.rounded = flag = None
         call = count = 0
@@ -61,7 +61,7 @@ class Finish:
         if error is not None:
             return
         out = self.out
-        if self.bias is not None and self.groups == 1 and out.numel():
+        if self.bias is not None and out.numel():
             dim = self.channel_dim % out.dim()
             sizes = (math.prod(out.shape[:dim]), out.shape[dim], math.prod(out.shape[dim + 1 :]))
             launch(

@@ -131,8 +131,7 @@ def _finish(
     """Adds the bias to integer sums carried by float64, and maps back to float32.
 
     Where the bias would need more than 62 bits at the sums' exponent, both are aligned at the
-    lowest exponent at which it does not. Where the sums share an exponent and all of them are zero,
-    the result is the bias.
+    lowest exponent at which it does not. Where all sums are zero, the result is the bias.
     """
     total = total.to(torch.int64)
     if bias is None:
@@ -142,7 +141,7 @@ def _finish(
     field, _ = fields(split_sign(bias)[1].max())
     if field == NOT_FINITE:
         raise NonFiniteError
-    if not exponent.dim() and not total.any():
+    if not total.any():
         return bias.detach().view(shape).expand(total.shape).clone()
     excess = (field.clamp(min=1) - 150 - exponent + 24 - 62).clamp(min=0)
     total = total.sign() * shift_right_even(total.abs(), excess)
