@@ -284,6 +284,15 @@ class Comparison:
         assert_same(self.run(*arguments), reference.conv2d_weight_grad(*arguments[1:]))
         self.same('channel_sum', grad, 1)
 
+    def matrices_with_exponents(self, bits, count):
+        """Products of two inputs, each matrix with an exponent of its own."""
+        a, b = mantissas((count, 5, 33), bits), mantissas((count, 33, 18), 8)
+        of_matrices = count, 1, 1
+        turned = freed(mantissas((count, 18, 33), 8), of_matrices)
+        self.same('matmul', freed(a, of_matrices), freed(b, of_matrices))
+        self.same('matmul', freed(a, of_matrices), b)
+        self.same('matmul', a, turned._replace(mantissa=turned.mantissa.mT))
+
     def norms_with_free_exponents(self, bits, grad_bits):
         """Batch, frozen and group norm of channels, or images and groups; layer norm's rows."""
         x, grad = images_of((2, 6, 5, 7), bits), mantissas((2, 6, 5, 7), grad_bits)

@@ -127,7 +127,8 @@ class Backend(Protocol):
     ) -> Tensor:
         """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
 
-        Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`.
+        Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`. They have one
+        exponent, or where there is no bias one for each matrix (..., 1, 1).
 
         Raises:
             ValueError: if the shapes do not go together.

@@ -221,6 +221,12 @@ def test_batched_matmul(level, bits, count):
                 )
 
 
+@pytest.mark.parametrize('bits', [8, 16])
+def test_matrices_with_exponents_of_their_own(level, threads, bits):
+    for count in (2, 9):
+        check.matrices_with_exponents(bits, count)
+
+
 def test_batched_matmul_of_any_layout(threads):
     """Heads split from one projection, a batch that is broadcast, several leading dimensions."""
     qkv = mantissas((2, 37, 3, 5, 8), 8)

@@ -122,6 +122,12 @@ def test_batched_matmul(bits, count):
                 )
 
 
+@pytest.mark.parametrize('bits', [8, 16])
+def test_matrices_with_exponents_of_their_own(bits):
+    for count in (2, 9):
+        check.matrices_with_exponents(bits, count)
+
+
 def test_batched_matmul_of_any_layout():
     """Heads split from one projection, a batch that is broadcast, gaps, odd places in memory."""
     qkv = mantissas((2, 37, 3, 5, 8))

@@ -1,5 +1,7 @@
 """Exponents where they cost nothing: what they keep, that they are unbiased, and one a tensor."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,9 @@ import mmint
 from mmint.backends import reference
 from mmint.layers import IntBatchNorm2d, IntConv2d, IntConvTranspose2d, IntGroupNorm, IntLayerNorm
 from mmint.numerics import RandomBits, Role
-from mmint.ops.run import current_run
+from mmint.ops.mapper import Mapper
+from mmint.ops.matmul import matmul
+from mmint.ops.run import Site, current_run
 
 pytestmark = pytest.mark.usefixtures('fresh_run')
 SMALLER = 2.0 ** torch.tensor([0.0, -3, -6, -9])
@@ -107,6 +111,21 @@ def test_a_small_channel_of_a_depthwise_convolution_keeps_its_bits(layer, backen
         results[exponents] = (out - conv.bias.view(4, 1, 1)).detach(), leaf.grad, weight_grad
     for want, free, one in zip(*results.values(), strict=True):
         noise = rounding_noise(free, want), rounding_noise(one, want)
+        assert (noise[0] < 0.05).all() and noise[1].max() > 10 * noise[0].max()
+
+
+def test_a_small_head_of_a_product_keeps_its_bits(backend):
+    mapper = [Mapper(Site('block', 5), 8, True, 0, exponents=e) for e in ('free', 'tensor')]
+    a, b, grad = torch.randn(4, 9, 16), torch.randn(4, 16, 9), torch.randn(4, 9, 9)
+    a, b = a * SMALLER.view(4, 1, 1), b * SMALLER.view(4, 1, 1)
+    results = []
+    for product in (torch.matmul, *(functools.partial(matmul, mapper=m) for m in mapper)):
+        leaves = [t.clone().requires_grad_() for t in (a, b)]
+        out = product(*leaves)
+        out.backward(grad)
+        results.append([t[None].transpose(0, 1).detach() for t in (out, *(t.grad for t in leaves))])
+    for want, free, one in zip(*results, strict=True):
+        noise = [(got - want).norm(dim=(1, 2, 3)) / want.norm(dim=(1, 2, 3)) for got in (free, one)]
         assert (noise[0] < 0.05).all() and noise[1].max() > 10 * noise[0].max()
 
 

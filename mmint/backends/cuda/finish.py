@@ -21,6 +21,11 @@ class Finish:
     """What happens before and after a product: the structs ``finish_state`` and ``finish``.
 
     As a context it prepares them, and mends the result where all sums are zero.
+
+    Args:
+        length: of the sums.
+        channel_dim: that of the bias, along which groups with exponents of their own lie.
+        members: how many numbers of sums make such a group, if not its channels.
     """
 
     def __init__(
@@ -32,10 +37,12 @@ class Finish:
         bias: Tensor | None = None,
         random: RandomBits | None = None,
         channel_dim: int = 1,
+        members: int | None = None,
     ) -> None:
         device = out.device
         self.out, self.channel_dim = out, channel_dim
         self.groups = max(1, a.exponent.numel(), b.exponent.numel())
+        self.members = members or out.shape[channel_dim] // self.groups
         shape = self.groups, STATE_WORDS
         self.state = torch.empty(shape, dtype=torch.int32, device=device)
         self.bias = self.rounded = flag = None
@@ -51,8 +58,7 @@ class Finish:
 
     def arguments(self) -> tuple[Argument, ...]:
         """The struct ``finish`` of finish.cuh."""
-        channels = self.out.shape[self.channel_dim] // self.groups if self.groups > 1 else 0
-        return self.state, self.rounded, channels
+        return self.state, self.rounded, self.members if self.groups > 1 else 0
 
     def __enter__(self) -> Finish:
         return self

@@ -135,7 +135,7 @@ def matmul(
     *batch, m, k = a.mantissa.shape
     n = b.mantissa.shape[-1]
     out = empty((*batch, m, n), a)
-    with Finish(out, a, b, k, bias, random, -1) as finish:
+    with Finish(out, a, b, k, bias, random, -1, members=n) as finish:
         if out.numel() == 0:
             return out
         left, right = (t.mantissa.reshape(math.prod(batch), *t.mantissa.shape[-2:]) for t in (a, b))
@@ -153,6 +153,7 @@ def matmul(
         launch_product(kind, vector, finish, most(a.bits, b.bits), (left, right, out), Product(
             m, n if b_along_k else channels, channels if b_along_k else k,
             left.stride(0), right.stride(0), m * n, left.stride(1), right.stride(1), channels,
-            Axis(1, 1), line, n, 1, problems=len(left), bias_row=0, bias_column=1, out_width=n,
+            Axis(1, 1), line, n, 1, problems=len(left), bias_problem=n * (finish.groups > 1),
+            bias_row=0, bias_column=1, out_width=n,
         ))  # fmt: skip
     return out

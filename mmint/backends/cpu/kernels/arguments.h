@@ -214,7 +214,8 @@
     INTEGER(pad_w) INTEGER(dilation_h) INTEGER(dilation_w) INTEGER(groups)                        \
     PRODUCTS(POINTER, INTEGER)
 
-/* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. */
+/* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. Each
+ * matrix may have an exponent where there is no bias. */
 #define ARGUMENTS_matmul(POINTER, INTEGER)                                                        \
     POINTER(const void, a) POINTER(const void, b) POINTER(float, out)                             \
     INTEGER(batch) INTEGER(m) INTEGER(k) INTEGER(n)                                               \

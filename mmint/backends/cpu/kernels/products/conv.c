@@ -335,8 +335,9 @@ static operand_t matrix(const void *base, int wide, long lanes, long depth, long
 int64_t matmul(const matmul_args *a) {
     extent_t seen = {{0}, {0}};
     finish_t *finish = NULL;
-    int status = finish_prepare(&finish, 1, BIAS_OF(a), EXPONENTS_OF(a, exponent),
-                                (double)a->largest * a->k, a->n, 1);
+    const long groups = a->exponent_step ? a->batch : 1; /* of matrices that share an exponent */
+    int status = finish_prepare(&finish, groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
+                                (double)a->largest * a->k, groups > 1 ? groups : a->n, 1);
     if (!status) {
         product_t p = {.finish = finish, .largest = (double)a->largest, .images = 1, .grid_h = 1};
         p.a = matrix(a->a, (int)a->wide, a->m, a->k, a->a_row, a->a_column);
@@ -346,7 +347,8 @@ int64_t matmul(const matmul_args *a) {
         p.row_stride = a->n;
         p.step_x = 1;
         const long size = a->wide ? 2 : 1;
-        const batch_t batch = {a->batch, a->a_batch * size, a->b_batch * size, a->m * a->n};
+        const batch_t batch = {a->batch, a->a_batch * size, a->b_batch * size, a->m * a->n,
+                               a->exponent_step};
         status = product_batch(&p, &batch, (int)a->threads, &seen);
     }
     free(finish);
