@@ -9,7 +9,7 @@ from mmint.numerics import RandomBits, Role
 from mmint.numerics.float32 import split_sign
 from mmint.numerics.integers import shift_right_stochastic
 
-DRAWS = 96
+DRAWS = 40
 
 
 def test_errors_of_two_neighbours_never_correlate_positively():
@@ -23,29 +23,28 @@ def test_errors_of_two_neighbours_never_correlate_positively():
     assert covariance.min() < -0.24  # of two halves, one always goes up and the other down
 
 
+@pytest.fixture(scope='module')
 def trained():
-    """A small network's convolution after training: input, weight and gradient of its output."""
+    """A convolution in a small network after training: input, weight and gradient of its output.
+
+    The network tells the strongest colour of each pixel of smooth images.
+    """
     torch.manual_seed(0)
     first, second = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 3, padding=1)
-    last = torch.nn.Linear(8, 4)
-    optimizer = torch.optim.SGD(
-        [*first.parameters(), *second.parameters(), *last.parameters()], 0.3, momentum=0.9
-    )
+    last = torch.nn.Conv2d(8, 3, 1)
+    layers = torch.nn.ModuleList([first, second, last])
+    optimizer = torch.optim.SGD(layers.parameters(), 0.1, momentum=0.9)
     for _ in range(60):
-        classes = torch.arange(32) % 4
-        images = F.interpolate(torch.randn(32, 3, 4, 4), size=16, mode='bilinear')
-        ramp = torch.linspace(-1, 1, 16)
-        ramps = torch.stack([ramp.expand(16, 16), -ramp.expand(16, 16)])
-        ramps = torch.cat([ramps, ramps.transpose(1, 2)])
-        hidden = first(images + ramps[classes, None]).relu()
+        images = F.interpolate(torch.randn(16, 3, 4, 4), size=16, mode='bilinear')
+        hidden = first(images).relu()
         made = second(hidden)
         made.retain_grad()
-        loss = F.cross_entropy(last(made.relu().mean((2, 3))), classes)
+        loss = F.cross_entropy(last(made.relu()), images.argmax(1))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.3
-    return hidden.detach(), second.weight.detach(), made.grad
+    assert loss < 0.6  # by chance: 1.1
+    return hidden.detach()[:4], second.weight.detach(), made.grad[:4]
 
 
 def mapped(x, drawn):
@@ -78,10 +77,9 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize('name', PRODUCTS)
-def test_sums_on_a_trained_network_vary_no_more_than_with_independent_bits(name):
+def test_sums_on_a_trained_network_vary_no_more_than_with_independent_bits(name, trained):
     """At 3 standard errors of the difference of both variances."""
-    operands = trained()
-    shared, shared_error = spread(PRODUCTS[name], operands, independent=False)
-    independent, independent_error = spread(PRODUCTS[name], operands, independent=True)
+    shared, shared_error = spread(PRODUCTS[name], trained, independent=False)
+    independent, independent_error = spread(PRODUCTS[name], trained, independent=True)
     print(f'{name}: {shared / independent:.3f} of the variance')
     assert shared - independent < 3 * torch.hypot(shared_error, independent_error)

@@ -50,7 +50,10 @@ def test_philox_gives_the_known_answers(counter, key, answer):
     ],
 )
 def test_elements_lie_where_the_layout_says(name):
-    """128 g + 32 w + 16 h + 2 l takes half h of word w of block 8 g + l, the next its complement."""
+    """Element 128 g + 32 w + 16 h + 2 l takes half h of word w of block 8 g + l.
+
+    The next one takes the complement.
+    """
     drawn = name.draw(300).tolist()
     key = name.seed, name.layer
     for element, bits in enumerate(drawn):

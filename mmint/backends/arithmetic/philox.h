@@ -12,9 +12,14 @@
 #define PHILOX_K0 0x9E3779B9u
 #define PHILOX_K1 0xBB67AE85u
 
-/* Blocks to a group of elements; elements that a block serves, with half as many draws; from the pair
- * of one draw to that of the next. */
-enum { PHILOX_ROUNDS = 7, GROUP = 128, BLOCKS_OF_GROUP = 8, SERVED = 16, DRAWS = 8, PAIR_STEP = 16 };
+enum {
+    PHILOX_ROUNDS = 7,
+    GROUP = 128, /* consecutive elements, served by as many blocks: */
+    BLOCKS_OF_GROUP = 8,
+    SERVED = 16, /* elements that a block serves, with as many draws: */
+    DRAWS = 8,
+    PAIR_STEP = 16 /* from the elements of a block's draw to those of its next */
+};
 
 /* The arguments that every kernel with random bits takes: whether it draws any, and their name. In
  * a CUDA graph c1 is a distance from `iteration`, else NULL. */
