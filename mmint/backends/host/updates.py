@@ -55,5 +55,7 @@ class Memory(NamedTuple):
         """Where the update's tensors have gaps, copies the kernel's results to them."""
         if self.param.data_ptr() != update.param.data_ptr():
             update.param.detach().copy_(self.param)
-        if self.momentum and self.mantissa.data_ptr() != self.momentum.mantissa.data_ptr():
+        if self.momentum is None or self.mantissa is None:
+            return
+        if self.mantissa.data_ptr() != self.momentum.mantissa.data_ptr():
             self.momentum.mantissa.copy_(self.mantissa)
