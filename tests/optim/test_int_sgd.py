@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mmint.backends import NonFiniteError, cpu, reference
+from mmint.backends import NonFiniteError, Update, cpu, reference
 from mmint.numerics import RandomBits, Role
 from mmint.ops.run import begin_iteration, current_run
 from mmint.optim import IntSGD
@@ -335,7 +335,7 @@ def test_subnormal_gradients_that_round_to_zero_leave_the_same_bits_on_both_back
             param = torch.tensor([3.0, -5.0, 7.0]) * 2.0**-110
             grad = torch.full((3,), 2.0**-149)
             settings = (16, 0.1, 0.9, 2.0**-60, False, random._replace(iteration=iteration))
-            buffer = backend.sgd_step(param, grad, None, *settings)
+            (buffer,) = backend.sgd_step([Update(param, grad, None, *settings)])
             results.append((param, buffer.mantissa, buffer.exponent))
         for a, b in zip(*results, strict=True):
             assert torch.equal(a, b)
