@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -103,11 +104,11 @@ def test_sgd_in_place_and_strided(level):
 def test_sgd_not_finite(level, value):
     bad, good = torch.tensor([1.0, value]), torch.tensor([1.0, 2.0])
     for param, grad in ((bad, good), (good, bad)):
-        params = [good.clone(), param.clone()]
+        params, names = [good.clone(), param.clone()], ('the first', 'the second')
         with pytest.raises(NonFiniteError, match='^the second$'):
             cpu.sgd_step([
-                Update(p, g, None, 16, 0.1, 0.9, 0.0, False, BITS, lambda: NonFiniteError(name))
-                for p, g, name in zip(params, (good, grad), ('the first', 'the second'), strict=True)
+                Update(p, g, None, 16, 0.1, 0.9, 0.0, False, BITS, partial(NonFiniteError, name))
+                for p, g, name in zip(params, (good, grad), names, strict=True)
             ])  # fmt: skip
         assert torch.equal(params[0], good)
         assert torch.equal(pattern(params[1]), pattern(param))
