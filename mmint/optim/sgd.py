@@ -194,6 +194,8 @@ class IntSGD(Optimizer):
                 '.float()'
             )
         held = self.state[param].get('momentum_buffer')
+        if held is not None and held.bits != group['bits']:
+            held = _to_fixed(_to_float(held), group['bits'])
         if group['momentum'] and held is None and replays.capturing():
             raise RuntimeError(
                 f'the first step of {name} was captured in a CUDA graph, a later one is accepted, '
@@ -244,14 +246,16 @@ class IntSGD(Optimizer):
             for param in group['params']:
                 buffer = self.state[param].pop('momentum_buffer', None)
                 if buffer is not None:
-                    backend = backend_for(param.device)
-                    mapped = backend.quantize(buffer, group['bits'], None)
-                    packed = mapped._replace(mantissa=mapped.mantissa.contiguous())
-                    self.state[param]['momentum_buffer'] = packed
+                    self.state[param]['momentum_buffer'] = _to_fixed(buffer, group['bits'])
 
     def __getstate__(self) -> dict[str, Any]:
         own = dict(steps=self.steps, number=self.number, names=self.names, capture=None)
         return {**super().__getstate__(), **own}
+
+
+def _to_fixed(buffer: Tensor, bits: int) -> FixedPoint:
+    mapped = backend_for(buffer.device).quantize(buffer, bits, None)
+    return mapped._replace(mantissa=mapped.mantissa.contiguous())
 
 
 def _to_float(buffer: FixedPoint) -> Tensor:

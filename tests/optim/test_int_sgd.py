@@ -189,6 +189,22 @@ def test_every_group_has_its_own_numbers():
     assert (ours[2] - parameters((9, 4), (6,), (5,))[2]).abs().max() <= unit(3.0)
 
 
+def test_a_group_may_change_its_bits():
+    """Its momentum goes on at the new width, with errors within those of the coarser grid."""
+    results = []
+    for first, second in ((16, 8), (8, 16), (16, 16)):
+        params = parameters((9, 4))
+        optimizer = IntSGD(params, lr=0.1, momentum=0.9, bits=first)
+        grads = gradients(params, 4)
+        train(optimizer, params, grads[:2])
+        optimizer.param_groups[0]['bits'] = second
+        train(optimizer, params, grads[2:])
+        assert optimizer.state[params[0]]['momentum_buffer'].bits == second
+        results.append(params[0].detach())
+    for result in results[:2]:
+        assert (result - results[2]).abs().max() <= 4 * 3 * unit(float(result.abs().max()), 8)
+
+
 def test_a_parameter_without_a_gradient_is_left_alone():
     params = parameters((9, 4), (6,))
     before = params[1].detach().clone()
