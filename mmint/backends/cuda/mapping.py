@@ -11,7 +11,7 @@ from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..host.exponents import blocks, by_group
 from ..magnitudes import known_magnitude
 from . import finite
-from .launch import THREADS, launch, words
+from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument, launcher
 
 TILE_CHANNELS, TILE_PIXELS = 32, 512
@@ -36,7 +36,7 @@ def quantize(
     x = x.detach().contiguous()
     dtype, device = mantissa_dtype(bits), x.device
     images, channels, pixels = 1, 1, x.numel()
-    name, grid = 'quantize', -(-x.numel() // 64 * 8 // THREADS)
+    name, grid = 'quantize', -(-x.numel() // SERVED // THREADS)
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     mantissa = torch.empty(x.shape, dtype=dtype, device=device, memory_format=layout)
     if not mantissa.is_contiguous():

@@ -2,12 +2,12 @@
 
 Shifts, masks and integer comparisons on bit patterns only. In the linear mapping
 
-    t = floor(|x| / 2**exponent * 2**16)        a mantissa with 16 fractional bits
-    mantissa = sign * ((t + r) >> 16)           r: 16 random bits
+    t = sign * floor(|x| / 2**exponent * 2**16)     a mantissa with 16 fractional bits
+    mantissa = (t + r) >> 16                        r: 16 random bits; rounded down
 
-so a mantissa is rounded up with probability frac(t), which is the discarded fraction cut to 16
-bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``. The exponent is that of all elements, or of the
-block (`FixedPoint.exponent`) in which the element lies.
+so a mantissa is rounded up with the probability that the fraction of ``t`` is, which is that of
+``x / 2**exponent`` cut to 16 bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``. The exponent is
+that of all elements, or of the block (`FixedPoint.exponent`) in which the element lies.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ def quantize(
     exponents: tuple[int, ...] = (),
 ) -> FixedPoint:
     """As `Backend.quantize`."""
-    negative, magnitude = split_sign(x)
     if largest is None:
-        largest = largest_of(magnitude, exponents)
+        largest = largest_of(split_sign(x)[1], exponents)
     exponent = exponent_of(torch.as_tensor(largest, device=x.device).view(exponents), bits)
-    mapped = FixedPoint(magnitude, exponent.to(torch.int32), bits)
-    mantissa = _mantissa_at(magnitude, mapped.exponents(), random).to(mantissa_dtype(bits))
-    return mapped._replace(mantissa=torch.where(negative, -mantissa, mantissa))
+    mapped = FixedPoint(x, exponent.to(torch.int32), bits)
+    mantissa = quantize_at(x, mapped.exponents(), random)
+    return mapped._replace(mantissa=mantissa.to(mantissa_dtype(bits)))
 
 
 def largest_of(magnitude: Tensor, exponents: tuple[int, ...]) -> Tensor:
@@ -63,30 +62,29 @@ def exponent_of(largest: Tensor, bits: int) -> Tensor:
     return torch.where(largest == 0, of_zeros, scale - 126 - p)
 
 
+def shared_exponent(magnitude: Tensor, bits: int) -> int:
+    """The exponent at which all magnitudes (bit patterns) fit."""
+    return int(exponent_of(largest_of(magnitude, ()), bits))
+
+
 def quantize_at(x: Tensor, exponent: Tensor | int, random: RandomBits | None) -> Tensor:
     """Integers ``x / 2**exponent``, rounded, as int64; the caller sees to it that they fit."""
+    return mantissa_at(x, exponent, None if random is None else _drawn(x, random))
+
+
+def _drawn(x: Tensor, random: RandomBits) -> Tensor:
+    return random.draw(x.numel(), x.device).view(x.shape)
+
+
+def mantissa_at(x: Tensor, exponent: Tensor | int, drawn: Tensor | None) -> Tensor:
+    """`quantize_at` with 16 random bits for each element, or to nearest where they are None."""
     negative, magnitude = split_sign(x)
-    mantissa = _mantissa_at(magnitude, exponent, random)
-    return torch.where(negative, -mantissa, mantissa)
-
-
-def _mantissa_at(magnitude: Tensor, exponent: Tensor | int, random: RandomBits | None) -> Tensor:
-    drawn = None
-    if random is not None:
-        drawn = random.draw(magnitude.numel(), magnitude.device).view(magnitude.shape)
-    return mantissa_at(magnitude, exponent, drawn)
-
-
-def mantissa_at(magnitude: Tensor, exponent: Tensor | int, drawn: Tensor | None) -> Tensor:
-    """``|x| / 2**exponent`` of bit patterns, as int64; ``drawn`` as in `shift_right_stochastic`.
-
-    Rounded to nearest where ``drawn`` is None.
-    """
     field, mantissa24 = fields(magnitude)
     shift = exponent + 150 - field.clamp(min=1)  # |x| / 2**exponent = mantissa24 / 2**shift
     if drawn is None:
-        return shift_right_even(mantissa24, shift)
-    return shift_right_stochastic(mantissa24, shift, drawn)
+        rounded = shift_right_even(mantissa24, shift)
+        return torch.where(negative, -rounded, rounded)
+    return shift_right_stochastic(torch.where(negative, -mantissa24, mantissa24), shift, drawn)
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:

@@ -81,7 +81,7 @@ static void round_blocks(const float *x, void *out, long first, long n, const bl
         void *to = (char *)out + (wide ? 2 : 1) * i;
         count = least(n - i, MIXED);
         if (alike >= count) {
-            count = alike == n - i ? alike : alike / 64 * 64;
+            count = alike == n - i ? alike : alike / GROUP * GROUP;
             const int exponent = rounding_exponent(e, at / e->run % e->count);
             level->round(x + i, to, at, count, exponent, wide, key);
         } else if (scale_does(spread_exponents(e, at, count, exponents))) {
@@ -127,11 +127,11 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
                                const blocks_t *exponents, const philox_key *key, int threads) {
     const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
     const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
-    const long row = pixels == size ? size : size + 64;
+    const long row = pixels == size ? size : size + GROUP;
     int failed = 0;
 #pragma omp parallel num_threads(threads) if (jobs > 1)
     {
-        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + 64);
+        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + GROUP);
         if (!block) {
 #pragma omp atomic write
             failed = 1;
@@ -145,14 +145,14 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             const long first = (n * channels + c) * pixels + p;
             int8_t *to = out + (n * pixels + p) * channels + c;
             if (strips == 1) { /* the channels follow each other */
-                const long from = first / 64 * 64;
+                const long from = first / GROUP * GROUP;
                 round_blocks(x + from, block, from, first - from + here * pixels, exponents, 0,
                              key);
                 level->transpose(block + (first - from), pixels, to, channels, here, pixels);
                 continue;
             }
             for (long i = 0; i < here; i++) {
-                const long at = first + i * pixels, from = at / 64 * 64;
+                const long at = first + i * pixels, from = at / GROUP * GROUP;
                 round_blocks(x + from, block + i * row, from, at - from + count, exponents, 0, key);
                 if (at > from)
                     memmove(block + i * row, block + i * row + (at - from), (size_t)count);

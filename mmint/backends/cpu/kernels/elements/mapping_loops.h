@@ -20,11 +20,11 @@ static inline uint32_t top_loop(const uint32_t *x, long n) {
 /* Any exponents: that of element i is exponents[step * i]. */
 INLINE void round_body(const float *x, void *out, long first, long n, const int32_t *exponents,
                        int step, int wide, const philox_key *key) {
-    uint16_t drawn[64] = {0};
+    uint16_t drawn[GROUP] = {0};
     for (long i = 0; i < n; i++) {
-        if (key && i % 64 == 0) draw_group(key, (uint64_t)(first + i) / 64, drawn);
+        if (key && i % GROUP == 0) draw_group(key, (uint64_t)(first + i) / GROUP, drawn);
         const int exponent = exponents[step * i];
-        const int64_t r = quantize_one(pattern_of(x[i]), exponent, key != NULL, drawn[i % 64]);
+        const int64_t r = quantize_one(pattern_of(x[i]), exponent, key != NULL, drawn[i % GROUP]);
         if (wide)
             ((int16_t *)out)[i] = (int16_t)r;
         else

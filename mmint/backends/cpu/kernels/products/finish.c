@@ -19,8 +19,9 @@ static void prepare_group(finish_t *f, long size, long first, const bias_t *bias
         double largest = 0;
         for (long i = 0; i < size; i++) {
             const long at = first + i;
-            if (bias->random.stochastic && at % 64 == 0) draw_group(key, (uint64_t)at / 64, drawn);
-            wide[i] = quantize_one(x[i], f->exponent, bias->random.stochastic, drawn[at % 64]);
+            if (bias->random.stochastic && at % GROUP == 0)
+                draw_group(key, (uint64_t)at / GROUP, drawn);
+            wide[i] = quantize_one(x[i], f->exponent, bias->random.stochastic, drawn[at % GROUP]);
             const double magnitude = (double)magnitude_of(wide[i]);
             if (magnitude > largest) largest = magnitude;
             narrow[i] = (int32_t)wide[i];
@@ -43,7 +44,7 @@ int finish_prepare(finish_t **finishes, long groups, bias_t bias, exponents_t ex
     *finishes = f;
     if (!f) return NO_MEMORY;
     const philox_key key = key_of(bias.random);
-    uint16_t drawn[64] = {0};
+    uint16_t drawn[GROUP] = {0};
     uint32_t top = 0;
     for (long i = 0; bias.x && i < bias.length; i++)
         if (magnitude_bits(bias.x[i]) > top) top = magnitude_bits(bias.x[i]);
