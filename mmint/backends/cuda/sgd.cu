@@ -83,8 +83,7 @@ __device__ __forceinline__ int64_t sum_at(const sgd_sum &s, int64_t i, uint32_t 
         if (!x.counts) continue;
         const int64_t product = element(x.mantissa, x.wide, i) * x.factor;
         if (s.shift[t] > 0)
-            sum += with_sign(shift_right_stochastic(magnitude_of(product), s.shift[t], drawn),
-                             product < 0);
+            sum += shift_right_stochastic(product, s.shift[t], drawn);
         else
             sum += product * ((int64_t)1 << -s.shift[t]);
     }
@@ -98,9 +97,9 @@ template <typename F> __device__ void sweep(const sgd_arguments &a, bool draws, 
         uint4 words = make_uint4(0, 0, 0, 0);
         if (draws) words = philox(with_role(a.random, role), (uint32_t)block);
 #pragma unroll 2
-        for (int e = 0; e < 8; e++) {
-            const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
-            if (i < a.n) body(i, word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF);
+        for (int e = 0; e < SERVED; e++) {
+            const int64_t i = first_element(block) + distance_of(e);
+            if (i < a.n) body(i, bits_of(words, e));
         }
     }
 }
@@ -152,12 +151,11 @@ __device__ void narrow(const sgd_arguments &a, const sgd_sum &s, uint64_t top, i
         if (s.draws) of_sum = philox(with_role(a.random, s.role), (uint32_t)block);
         if (shift > 0) words = philox(with_role(a.random, role), (uint32_t)block);
 #pragma unroll 2
-        for (int e = 0; e < 8; e++) {
-            const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
+        for (int e = 0; e < SERVED; e++) {
+            const int64_t i = first_element(block) + distance_of(e);
             if (i >= a.n) continue;
-            const int64_t sum = sum_at(s, i, word_of(of_sum, e / 2) >> 16 * (e % 2) & 0xFFFF);
-            const uint32_t drawn = word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF;
-            store(i, with_sign(shift_right_stochastic(magnitude_of(sum), shift, drawn), sum < 0));
+            const int64_t sum = sum_at(s, i, bits_of(of_sum, e));
+            store(i, shift_right_stochastic(sum, shift, bits_of(words, e)));
         }
     }
 }

@@ -8,12 +8,14 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
 from ..replays import Rate
 from . import finite
-from .launch import THREADS, launch, words
+from .launch import SERVED, THREADS, launch, words
 
 PHASES = 8
 STATE_WORDS = 8
 NESTEROV_PHASES = (4, 5)
-ONE_BLOCK = 8 * 8 * THREADS  # elements of a parameter that one block updates, all phases at once
+ONE_BLOCK = (
+    4 * SERVED * THREADS
+)  # elements of a parameter that one block updates, all phases at once
 
 
 def sgd_step(
@@ -51,7 +53,7 @@ def sgd_step(
     else:
         for phase in range(PHASES):
             if nesterov or phase not in NESTEROV_PHASES:
-                blocks = -(-n // (8 * THREADS))
+                blocks = -(-n // (SERVED * THREADS))
                 launch('sgd.cu', 'sgd_step', blocks, THREADS, [arguments, phase, phase], device)
     if values.data_ptr() != param.data_ptr():
         param.detach().copy_(values)

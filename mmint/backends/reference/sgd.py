@@ -84,8 +84,7 @@ def _add(terms: list[Integers], random: RandomBits) -> Integers:
         if shift > 0:
             if drawn is None:
                 drawn = random.draw(mantissa.numel(), mantissa.device).view(mantissa.shape)
-            rounded = shift_right_stochastic(mantissa.abs(), torch.tensor(shift), drawn)
-            total += mantissa.sign() * rounded
+            total += shift_right_stochastic(mantissa, torch.tensor(shift), drawn)
         else:
             total += mantissa << -shift
     return total, common
@@ -95,13 +94,12 @@ def _narrow(x: Integers, bits: int, random: RandomBits) -> FixedPoint:
     """Maps wide integers to ``bits`` bits as `quantize` maps floats: unbiased, nothing clipped."""
     p = bits - 1
     wide, exponent = x
-    magnitude = wide.abs()
-    largest = magnitude.max() if wide.numel() else torch.tensor(0)
+    largest = wide.abs().max() if wide.numel() else torch.tensor(0)
     shift = int(bit_length(largest)) - p
     if shift > 0 and largest > ((1 << p) - 1) << shift:
         shift += 1
     exponent = exponent + shift if largest else 0
     drawn = random.draw(wide.numel(), wide.device).view(wide.shape)
-    rounded = shift_right_stochastic(magnitude, torch.tensor(shift), drawn)
-    mantissa = (wide.sign() * rounded).to(mantissa_dtype(bits))
+    rounded = shift_right_stochastic(wide, torch.tensor(shift), drawn)
+    mantissa = rounded.to(mantissa_dtype(bits))
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=wide.device), bits)

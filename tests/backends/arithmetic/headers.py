@@ -44,7 +44,7 @@ FUNCTIONS = {
     'mantissa24_of': (UINT, [UINT]),
     'shift_right_even': (ULONG, [ULONG, INT]),
     'shift_either_way_even': (ULONG, [ULONG, INT]),
-    'shift_right_stochastic': (ULONG, [ULONG, INT, UINT]),
+    'shift_right_stochastic': (LONG, [LONG, INT, UINT]),
     'exponent_of': (INT, [UINT, INT]),
     'quantize_one': (LONG, [UINT, INT, ctypes.c_bool, UINT]),
     'map_one': (INT, [UINT, INT, ctypes.c_bool, UINT]),

@@ -1,4 +1,4 @@
-/* Sums of SGD, 64 elements at a time. */
+/* Sums of SGD, a group of elements at a time. */
 #ifndef MMINT_SGD_LOOPS_H
 #define MMINT_SGD_LOOPS_H
 
@@ -9,11 +9,10 @@
 /* What each level writes itself: as draw_group. */
 static void draw(const philox_key *key, uint64_t group, uint16_t *out);
 
-/* magnitude / 2**shift, rounded up with the drawn bits, times the sign of `signs`. */
-INLINE int64_t round_signed(int64_t magnitude, int64_t signs, long cut, long left, uint16_t drawn) {
-    const uint64_t fine = (uint64_t)magnitude >> cut << left;
-    const int64_t rounded = (int64_t)((fine + drawn) >> FRACTION_BITS);
-    return signs < 0 ? -rounded : rounded;
+/* integer / 2**shift, as shift_right_stochastic. */
+INLINE int64_t round_signed(int64_t integer, long cut, long left, uint16_t drawn) {
+    const int64_t fine = (int64_t)((uint64_t)(integer < 0 ? -integer : integer) >> cut << left);
+    return ((integer < 0 ? -fine : fine) + drawn) >> FRACTION_BITS;
 }
 
 /* The sums of elements first ... first + n - 1 (first a multiple of GROUP, n at most GROUP). */
@@ -35,11 +34,8 @@ INLINE void sum_span(const update_sum_t *s, long first, int n, int64_t *out) {
         } else {
             const long cut = least(62, most(0, shift - FRACTION_BITS));
             const long left = most(0, FRACTION_BITS - shift);
-            for (int i = 0; i < GROUP; i++) {
-                const int32_t product = mantissa[i] * factor;
-                out[i] +=
-                    round_signed(product < 0 ? -product : product, product, cut, left, drawn[i]);
-            }
+            for (int i = 0; i < GROUP; i++)
+                out[i] += round_signed(mantissa[i] * factor, cut, left, drawn[i]);
         }
     }
 }
@@ -68,8 +64,7 @@ static inline void sum_narrow_loop(const update_sum_t *s, const philox_key *key,
             const long cut = most(0, shift - FRACTION_BITS), left = most(0, FRACTION_BITS - shift);
             draw(key, (uint64_t)(first + i) / GROUP, drawn);
             for (int l = 0; l < GROUP; l++)
-                made[l] = (int16_t)round_signed(sum[l] < 0 ? -sum[l] : sum[l], sum[l], cut, left,
-                                                drawn[l]);
+                made[l] = (int16_t)round_signed(sum[l], cut, left, drawn[l]);
         } else {
             for (int l = 0; l < GROUP; l++) made[l] = (int16_t)((uint64_t)sum[l] << -shift);
         }

@@ -88,7 +88,7 @@ static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group
                                      _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)),
                     _mm512_set1_epi64(key->c1), _mm512_set1_epi64(key->c2),
                     _mm512_set1_epi64(key->c3)};
-#pragma GCC unroll 10
+#pragma GCC unroll 8
     for (int round = 0; round < PHILOX_ROUNDS; round++) {
         const __m512i k0 = _mm512_set1_epi64(key->k0[round]);
         const __m512i k1 = _mm512_set1_epi64(key->k1[round]);
@@ -98,8 +98,14 @@ static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group
         s[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), s[3], k1, 0x96);
         s[3] = p0;
     }
-    for (int i = 0; i < 4; i++)
-        _mm256_storeu_si256((void *)(out + 16 * i), _mm512_cvtepi64_epi32(s[i]));
+    const __m256i ones = _mm256_set1_epi32(-1);
+    for (int w = 0; w < 4; w++, out += 2 * PAIR_STEP) {
+        const __m256i drawn = _mm512_cvtepi64_epi32(s[w]), inverse = _mm256_xor_si256(drawn, ones);
+        _mm256_storeu_si256((void *)out,
+                            _mm256_blend_epi16(drawn, _mm256_slli_epi32(inverse, 16), 0xAA));
+        _mm256_storeu_si256((void *)(out + PAIR_STEP),
+                            _mm256_blend_epi16(_mm256_srli_epi32(drawn, 16), inverse, 0xAA));
+    }
 }
 
 void fill_avx512vnni(level_t *t) {
