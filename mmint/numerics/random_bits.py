@@ -48,13 +48,9 @@ class Role(enum.IntEnum):
     GRADIENT_SUM = 5  # gradients that meet where an input is used more than once
     OTHER_GRADIENT_SUM = 6  # the same for a second operand
     SGD_PARAMETER = 16  # float32 parameter -> mantissas
-    SGD_GRADIENT = 17  # float32 gradient -> mantissas
-    SGD_DIRECTION_SUM = 18  # aligning gradient, weight decay and momentum
-    SGD_MOMENTUM = 19  # narrowing that sum
-    SGD_NESTEROV_SUM = 20
-    SGD_NESTEROV = 21
-    SGD_UPDATE_SUM = 22  # aligning parameter and step
-    SGD_UPDATE = 23  # narrowing that sum
+    SGD_MOMENTUM = 17  # narrowing the sum of momentum, gradient and weight decay
+    SGD_NESTEROV = 18  # narrowing Nesterov's
+    SGD_UPDATE = 19  # narrowing the sum of parameter and step
 
 
 class RandomBits(NamedTuple):

@@ -16,6 +16,7 @@
 
 #include "avx2_philox.h"
 #include "avx2_rounding.h"
+#include "avx2_sgd.h"
 #include "avx2_tile.h"
 #include "avx2_transpose.h"
 #include "level.h"
@@ -26,7 +27,6 @@
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
 #include "elements/pooling_loops.h"
-#include "elements/sgd_loops.h"
 #include "products/depthwise_loops.h"
 #include "products/winograd_grad_loops.h"
 #include "products/winograd_loops.h"
@@ -84,16 +84,6 @@ static void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *we
     for (int k = 0; k < 2; k++)
         for (int l = 0; l < 4; l++) sum[k] += lanes[k][l];
     product_sums_rest(grad, x, weight, i, n, sum, 0);
-}
-static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group, uint16_t *out) {
-    const philox_constants constants = philox_constants_of(key, 0);
-    drawn_t drawn;
-    philox_vectors(&constants, group, &drawn);
-#pragma GCC unroll 8
-    for (int d = 0; d < DRAWS; d++)
-        STORE(out + PAIR_STEP * d,
-              _mm256_permute4x64_epi64(
-                  _mm256_packus_epi32(drawn_by(&drawn, d, 0), drawn_by(&drawn, d, 1)), 0xD8));
 }
 
 static inline void pack_points(int32_t *to, long point_stride, int width, int first, long groups,
@@ -507,8 +497,7 @@ void fill_avx2(level_t *t) {
     t->layer_norm_grad = layer_norm_grad_loop;
     t->average = average_loop;
     t->average_grad = average_grad_loop;
-    t->sum_top = sum_top_loop;
-    t->sum_narrow = sum_narrow_loop;
+    t->sgd = sgd_avx2;
 }
 
 #if defined(__clang__)

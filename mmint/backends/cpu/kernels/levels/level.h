@@ -21,7 +21,7 @@ struct layer_forward; /* elements/layer_norm.h */
 struct layer_backward;
 struct layer_sums;
 struct average;      /* elements/pooling.h */
-struct update_sum;   /* elements/sgd.h */
+struct sgd_task;     /* elements/sgd.h */
 struct winograd_job; /* products/winograd_parts.h */
 struct winograd_places;
 struct winograd_points;
@@ -83,10 +83,8 @@ typedef struct {
     /* A plane of average pooling. */
     uint32_t (*average)(const struct average *p, const void *x, float *out, int64_t *lines);
     uint32_t (*average_grad)(const struct average *p, const void *grad, float *out, int64_t *lines);
-    /* The largest magnitude of a sum of SGD; the sums narrowed. */
-    int64_t (*sum_top)(const struct update_sum *s, long first, long n);
-    void (*sum_narrow)(const struct update_sum *s, const struct philox_key *key, long shift,
-                       long first, long n, int16_t *out);
+    /* Updates elements first, a multiple of GROUP, ... first + n - 1 of a parameter. */
+    void (*sgd)(const struct sgd_task *t, long first, long n);
 } level_t;
 
 /* The level in use. */
