@@ -111,5 +111,5 @@ def mapped(x, bits, random):
     if random is None:
         return torch.round(x.double() / step) * step
     drawn = random.draw(x.numel()).view(x.shape)
-    fine = torch.floor(x.double().abs() / step * 2**16)
-    return torch.sign(x) * torch.floor((fine + drawn) / 2**16) * step
+    fine = torch.trunc(x.double() / step * 2**16)
+    return torch.floor((fine + drawn) / 2**16) * step

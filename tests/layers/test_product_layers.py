@@ -96,9 +96,8 @@ def test_bits_are_those_of_the_formula(case):
     if layer.bias is not None:
         exponent = unit(x, 8) * unit(layer.weight, 8)
         bias = layer.bias.detach()
-        fine = torch.floor(bias.double().abs() / exponent * 2**16)
-        fine = torch.floor((fine + random(Role.BIAS).draw(len(bias))) / 2**16)
-        fine = torch.sign(bias) * fine * exponent
+        fine = torch.trunc(bias.double() / exponent * 2**16)
+        fine = torch.floor((fine + random(Role.BIAS).draw(len(bias))) / 2**16) * exponent
         want[0] = want[0] + fine.view([-1, 1, 1] if want[0].dim() == 4 else [-1])
     for g, w in zip(got, want, strict=True):
         if g is not None:

@@ -38,8 +38,8 @@ def mapped(values, bits, draws):
         exponent += 1
     mantissas = []
     for value, drawn in zip(values, draws, strict=True):
-        fine = math.floor(abs(Fraction(value)) / Fraction(2) ** exponent * 2**16)
-        mantissas.append(int(math.copysign(fine + drawn >> 16, value)))
+        fine = math.trunc(Fraction(value) / Fraction(2) ** exponent * 2**16)
+        mantissas.append(fine + drawn >> 16)
     return mantissas, exponent
 
 
