@@ -1,7 +1,14 @@
 """Integer layers: stock PyTorch layers whose arithmetic is done in integers."""
 
 from .base import IntLayer
-from .conv import IntConv2d, IntConvTranspose2d
+from .conv import (
+    IntConv1d,
+    IntConv2d,
+    IntConv3d,
+    IntConvTranspose1d,
+    IntConvTranspose2d,
+    IntConvTranspose3d,
+)
 from .linear import IntLinear
 from .max_pooling import CompactMaxPool2d
 from .norm import (
@@ -21,8 +28,12 @@ __all__ = [
     'IntBatchNorm',
     'IntBatchNorm1d',
     'IntBatchNorm2d',
+    'IntConv1d',
     'IntConv2d',
+    'IntConv3d',
+    'IntConvTranspose1d',
     'IntConvTranspose2d',
+    'IntConvTranspose3d',
     'IntGroupNorm',
     'IntLayer',
     'IntLayerNorm',

@@ -1,7 +1,7 @@
 """Differentiable operations in integer arithmetic: forward, input gradient, weight gradient."""
 
 from . import stock  # noqa: F401
-from .conv import conv2d, conv_transpose2d
+from .conv import conv, conv_transpose
 from .linear import linear
 from .mapper import Mapper
 from .norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
@@ -13,8 +13,8 @@ __all__ = [
     'batch_norm',
     'begin_iteration',
     'begin_replay',
-    'conv2d',
-    'conv_transpose2d',
+    'conv',
+    'conv_transpose',
     'frozen_norm',
     'group_norm',
     'layer_norm',

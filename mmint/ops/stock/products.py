@@ -12,7 +12,7 @@ from torch.nn.modules.utils import _pair
 
 from ...backends import Geometry
 from ...numerics import Role
-from ..conv import conv2d
+from ..conv import conv
 from ..fork import use
 from ..linear import linear
 from ..matmul import matmul
@@ -100,4 +100,4 @@ def _conv2d(
         return NotImplemented
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
     mapper = scope.mapper()
-    return conv2d(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
+    return conv(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
