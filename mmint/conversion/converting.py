@@ -18,7 +18,7 @@ from .registered import integer_class, integer_classes, is_float_layer, stays_fl
 from .report import CLASS_KEPT, Converted
 
 # What has a forward pass to make integer, though no parameters.
-POOLING = nn.AvgPool2d, nn.AdaptiveAvgPool2d
+POOLING = nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d
 
 
 def convert(

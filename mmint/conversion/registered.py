@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..layers import (
     CompactMaxPool2d,
@@ -34,7 +36,11 @@ _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
 _float_classes: set[type[nn.Module]] = set()
 
 # PyTorch's layers whose own code calls what has an integer version, where a subclass inherits it.
-_CALL_INTEGER_FUNCTIONS = nn.Conv2d, nn.Linear
+_CALL_INTEGER_FUNCTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.Linear, nn.LayerNorm, nn.GroupNorm, _BatchNorm, _InstanceNorm),
+)
 # Layers of others, and their subclasses, whose own code calls nothing that has an integer version.
 _FLOAT_LAYERS = {
     'mmcv.cnn.bricks.wrappers.Conv3d',

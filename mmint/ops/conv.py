@@ -22,6 +22,7 @@ from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .saved import restore, save
+from .sharing import shared
 
 
 def conv(
@@ -39,7 +40,8 @@ def conv(
         mapped_weight: ``weight`` in fixed point.
         bias: float32 (O,) or None.
     """
-    return _Conv.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
+    out = _Conv.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
+    return shared(out, mapper, weight, bias)
 
 
 def conv_transpose(
@@ -62,7 +64,9 @@ def conv_transpose(
         for i in range(len(kernel))
     )
     size = (x.shape[0], weight.shape[1] * geometry.groups, *axes)
-    return _ConvTranspose.apply(use(x, mapper), weight, bias, mapped_weight, geometry, size, mapper)
+    x = use(x, mapper)
+    out = _ConvTranspose.apply(x, weight, bias, mapped_weight, geometry, size, mapper)
+    return shared(out, mapper, weight, bias)
 
 
 class _Conv(Function):

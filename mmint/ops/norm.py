@@ -23,6 +23,7 @@ from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .planes import map_planes
+from .sharing import shared
 
 
 class Running(NamedTuple):
@@ -59,7 +60,8 @@ def batch_norm(
         return frozen_norm(x, zero, one, weight, bias, eps, mapper)
     statistics = {} if running is None else dict(running_mean=running.mean, running_var=running.var)
     _check_dtypes(mapper, weight=weight, bias=bias, **statistics)
-    return _BatchNorm.apply(use(x, mapper), weight, bias, running, eps, mapper, group)
+    out = _BatchNorm.apply(use(x, mapper), weight, bias, running, eps, mapper, group)
+    return shared(out, mapper, weight, bias)
 
 
 def frozen_norm(
@@ -73,7 +75,8 @@ def frozen_norm(
 ) -> Tensor:
     """Batch norm of float32 ``x`` (N, C, ...) with statistics ``mean`` and ``var`` (C,)."""
     _check_dtypes(mapper, weight=weight, bias=bias, running_mean=mean, running_var=var)
-    return _FrozenNorm.apply(use(x, mapper), weight, bias, mean, var, eps, mapper)
+    out = _FrozenNorm.apply(use(x, mapper), weight, bias, mean, var, eps, mapper)
+    return shared(out, mapper, weight, bias)
 
 
 def group_norm(
@@ -81,7 +84,8 @@ def group_norm(
 ) -> Tensor:
     """Group norm of float32 ``x`` (N, C, ...); parameters as for `batch_norm`."""
     _check_dtypes(mapper, weight=weight, bias=bias)
-    return _GroupNorm.apply(use(x, mapper), groups, weight, bias, eps, mapper)
+    out = _GroupNorm.apply(use(x, mapper), groups, weight, bias, eps, mapper)
+    return shared(out, mapper, weight, bias)
 
 
 def layer_norm(
@@ -95,7 +99,8 @@ def layer_norm(
     """Layer norm of float32 ``x`` over ``size`` elements at a time; parameters (size,) or None."""
     _check_dtypes(mapper, weight=weight, bias=bias)
     rows = use(x, mapper).reshape(-1, size)
-    return _LayerNorm.apply(rows, weight, bias, eps, mapper).view(x.shape)
+    out = _LayerNorm.apply(rows, weight, bias, eps, mapper)
+    return shared(out, mapper, weight, bias).view(x.shape)
 
 
 class _BatchNorm(Function):
