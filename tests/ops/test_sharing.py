@@ -11,9 +11,11 @@ import torch.utils.checkpoint
 from stock_code import assert_all_same, assert_same, convert_, float_sums, mapper
 from torch import nn
 
+from mmint import ops
 from mmint.layers import IntBatchNorm2d, IntConv2d, IntGroupNorm, IntLayerNorm, IntLinear
 from mmint.numerics import Role
 from mmint.ops import sharing
+from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.mapper import SUM_BITS
 from mmint.ops.run import Moment, Site, current_run
 
@@ -22,10 +24,8 @@ pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
 def linear(weight, x, call):
     """A use of ``weight``, number ``call`` of one layer."""
-    from mmint.ops import linear
-
     one = mapper(call=call)
-    return linear(x, weight, one(weight, Role.WEIGHT), None, one)
+    return ops.linear(x, weight, one(weight, Role.WEIGHT), None, one)
 
 
 def gradients_alone(weight, inputs, grads):
@@ -142,7 +142,7 @@ def test_every_layer_shares_weight_and_bias(case, calls):
         for parameter in layer.parameters():
             parameter.add_(torch.rand_like(parameter))
     levels = [torch.randn(2, 6, n, 5) for n in (5, 5, 5)]
-    twin = copy.deepcopy(layer).double() if False else copy.deepcopy(layer)
+    twin = copy.deepcopy(layer)
     outs = [layer(x) for x in levels]
     grads = [torch.randn_like(out) for out in outs]
     torch.autograd.backward(outs, grads)
@@ -183,12 +183,10 @@ def test_gradients_accumulate_over_iterations_as_ever(uses):
 
 @pytest.mark.parametrize('reentrant', [True, False])
 def test_recomputed_operations_have_the_gradients_of_others(reentrant, monkeypatch):
-    from mmint.ops.checkpoint import make_checkpoint_replay
-
     stock = torch.utils.checkpoint.checkpoint
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', getattr(stock, '__wrapped__', stock))
     make_checkpoint_replay()
-    model = nn.Sequential(convert_(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(2, 4))))
+    model = convert_(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(2, 4))
     levels = [torch.randn(1, 4, n, n, requires_grad=True) for n in (7, 5, 3)]
 
     def gradients(call):
@@ -217,11 +215,8 @@ def test_nothing_stays_of_a_graph(uses):
         (outs[0].sum() + outs[1].sum()).backward()
         del outs
         assert not any(ref() is not None for ref in nodes) and not sharing._all_uses
-        dead = weakref.ref(weight)
-        del weight, uses
     finally:
         gc.enable()
-    assert dead is not None
 
 
 def test_a_parameter_in_use_may_be_copied_and_pickled(uses):

@@ -50,5 +50,24 @@ def _branching(function: Callable[..., Any]) -> Callable[..., Any]:
     return branching
 
 
-for _function in (F.interpolate, Tensor.mul, torch.mul, Tensor.sigmoid, torch.sigmoid):
+for _function in (
+    *(F.interpolate, torch.norm, Tensor.norm, Tensor.sigmoid, torch.sigmoid),
+    *(Tensor.mul, torch.mul, Tensor.div, torch.div),
+):
     integer(_function)(_branching(_function))
+
+
+@integer(F.normalize)
+def _normalize(
+    scope: Scope,
+    input: Any,
+    p: float = 2.0,
+    dim: int = 1,
+    eps: float = 1e-12,
+    out: Tensor | None = None,
+) -> Any:
+    """In float, but its two gradients meet in integers."""
+    if not is_activation(input) or out is not None:
+        return NotImplemented
+    size = use(input, scope.mapper()).norm(p, dim, keepdim=True).clamp_min(eps)
+    return use(input, scope.mapper()) / size.expand_as(input)

@@ -53,6 +53,9 @@ def _addmm(
     """A product and a sum; in float where the sum is none of activations."""
     if alpha != 1 or beta != 1 or not is_float(input, mat1, mat2):
         return NotImplemented
+    sizes = zip(reversed(input.shape), (mat2.shape[-1], mat1.shape[-2]), strict=False)
+    if any(size not in (1, of_product) for size, of_product in sizes):
+        return NotImplemented
     product = _matmul(scope, mat1, mat2, out=out)
     if product is NotImplemented:
         return NotImplemented
