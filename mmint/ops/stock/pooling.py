@@ -95,11 +95,14 @@ def _mean(scope: Scope, input: Any, dim: Any = None, keepdim: bool = False, **ot
     """Of the pixels of images (N, C, H, W), or of tokens (N, L, C)."""
     if not is_activation(input) or others or not isinstance(dim, (int, list, tuple)):
         return NotImplemented
-    dims = sorted(d % input.dim() for d in (dim if isinstance(dim, (list, tuple)) else [dim]))
-    if input.dim() == 4 and dims == [2, 3]:
+    n, given = input.dim(), dim if isinstance(dim, (list, tuple)) else [dim]
+    if not all(-n <= d < n for d in given):
+        return NotImplemented
+    dims = sorted(d % n for d in given)
+    if n == 4 and dims == [2, 3]:
         mean = _adaptive_avg_pool2d(scope, input, 1)
         return mean if keepdim or mean is NotImplemented else mean.flatten(1)
-    if input.dim() == 3 and dims == [1] and not keepdim:  # kept, it is a statistic to subtract
+    if n == 3 and dims == [1] and not keepdim:  # kept, it is a statistic to subtract
         mean = _adaptive_avg_pool1d(scope, input.transpose(1, 2), 1)
         return mean if mean is NotImplemented else mean.squeeze(2)
     return NotImplemented
