@@ -22,7 +22,7 @@ class _IntConv(IntLayer):
     padding: Any
     dilation: Any
     groups: int
-    padding_mode: str
+    padding_mode: Any
     weight: Any
     bias: Any
     _reversed_padding_repeated_twice: Any

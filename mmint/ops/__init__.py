@@ -4,7 +4,7 @@ from . import stock  # noqa: F401
 from .conv import conv, conv_transpose
 from .linear import linear
 from .mapper import Mapper
-from .norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
+from .norm import Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
 from .run import begin_iteration, begin_replay
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     'conv_transpose',
     'frozen_norm',
     'group_norm',
+    'instance_norm',
     'layer_norm',
     'linear',
 ]

@@ -64,6 +64,13 @@ def conv_transpose(
         for i in range(len(kernel))
     )
     size = (x.shape[0], weight.shape[1] * geometry.groups, *axes)
+    for i, length in enumerate(size[2:]):
+        if length < 1:
+            raise ValueError(
+                f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, whose result '
+                f'would have {length} elements in dimension {2 + i}, at least 1 is accepted: use '
+                'larger inputs or less padding'
+            )
     x = use(x, mapper)
     out = _ConvTranspose.apply(x, weight, bias, mapped_weight, geometry, size, mapper)
     return shared(out, mapper, weight, bias)

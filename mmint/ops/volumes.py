@@ -15,7 +15,7 @@ Where ``stride > 1`` leaves a slice of the input gradient out of a tap's reach, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -24,7 +24,7 @@ from ..backends import Backend, Geometry
 from ..backends.magnitudes import known_magnitude, remember_magnitude
 from ..numerics import FixedPoint, RandomBits
 
-Slices = Iterator[tuple[slice, slice]]
+Slices = list[tuple[slice, slice]]
 
 
 def conv(
@@ -92,7 +92,7 @@ def conv_weight_grad(
     o, c, taps, height, width = _deep_size(weight_size)
     stacked = _stacked(x, depth.positions, depth.inputs(), geometry.groups)
     each = slice(None), slice(None)
-    grads = _stacked(grad, depth.positions, iter([each]), 1)
+    grads = _stacked(grad, depth.positions, [each], 1)
     out = backend.conv2d_weight_grad(grads, stacked, (o, taps * c, height, width), images)
     return out.unflatten(1, (taps, c)).movedim(1, 2).reshape(*weight_size)
 
@@ -109,16 +109,18 @@ class _Depth(NamedTuple):
 
     def inputs(self) -> Slices:
         """For each tap: the positions where it meets the input, and the slices it meets there."""
+        met = []
         for tap in range(self.taps):
             offset = tap * self.dilation - self.padding
             first = max(0, -(offset // self.stride))
             stop = max(first, min(self.positions, (self.size - 1 - offset) // self.stride + 1))
             start, end = (i * self.stride + offset for i in (first, stop))
-            yield slice(first, stop), slice(start, end, self.stride)
+            met.append((slice(first, stop), slice(start, end, self.stride)))
+        return met
 
     def outputs(self) -> Slices:
         """The same the other way round."""
-        return ((inputs, positions) for positions, inputs in self.inputs())
+        return [(inputs, positions) for positions, inputs in self.inputs()]
 
 
 def _split(
@@ -129,8 +131,8 @@ def _split(
         (neutral,) * (3 - len(given)) + tuple(given)
         for given, neutral in zip(geometry[:3], (1, 0, 1), strict=True)
     )
-    sizes = (_deep_size(each)[2] for each in (size, grad_size, weight_size))
-    depth = _Depth(*sizes, stride[0], padding[0], dilation[0])
+    slices, positions, taps = (_deep_size(each)[2] for each in (size, grad_size, weight_size))
+    depth = _Depth(slices, positions, taps, stride[0], padding[0], dilation[0])
     return depth, Geometry(stride[1:], padding[1:], dilation[1:], geometry.groups)
 
 
@@ -142,7 +144,6 @@ def _stacked(x: FixedPoint, images: int, slices: Slices, groups: int) -> FixedPo
     """
     by_group = _deep(x.mantissa).movedim(1, -1).unflatten(-1, (groups, -1))
     n, _, height, width, _, channels = by_group.shape
-    slices = list(slices)
     stacked = by_group.new_zeros(n, images, height, width, groups, len(slices), channels)
     for i, (to, source) in enumerate(slices):
         stacked[:, to, :, :, :, i] = by_group[:, source]

@@ -6,7 +6,7 @@ import torch.utils.checkpoint
 from layer_cases import build
 from torch import nn
 
-from mmint.layers import IntConv2d, IntConvTranspose2d
+from mmint.layers import IntConv2d, IntConv3d, IntConvTranspose2d
 from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.run import current_run
 
@@ -23,17 +23,19 @@ def checkpoint(monkeypatch):
 
 
 class Twice(nn.Module):
-    """Three layers, one of them called twice."""
+    """Four layers, one of them called twice."""
 
     def __init__(self):
         super().__init__()
         self.first = IntConv2d(3, 4, 3, padding=1)
         self.second = IntConv2d(4, 4, 3, padding=1)
         self.third = IntConvTranspose2d(4, 2, 2, stride=2)
+        self.volume = IntConv3d(1, 1, 3, padding=1)
 
     def forward(self, x):
         x = self.second(self.first(x).relu())
-        return self.third(self.second(x.relu()))
+        x = self.volume(self.second(x.relu())[:, None]).squeeze(1)
+        return self.third(x)
 
 
 def run_checkpointed(model, x, iteration, **kwargs):

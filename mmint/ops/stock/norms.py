@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from ..norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
+from ..norm import Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
 from ..operands import is_empty, is_float
 from ..registry import Scope, integer
 
@@ -48,14 +48,13 @@ def _batch_norm(
 ) -> Any:
     if not _has_channels(input, eps, weight, bias, running_mean, running_var):
         return NotImplemented
-    tracked = running_mean is not None and running_var is not None
     if not training:
-        if not tracked:
+        if running_mean is None or running_var is None:
             return NotImplemented
         return frozen_norm(input, running_mean, running_var, weight, bias, eps, scope.mapper())
     if input[:, 0].numel() < 2:
         return NotImplemented
-    running = Running(running_mean, running_var, momentum) if tracked and momentum else None
+    running = _running(running_mean, running_var, momentum)
     return batch_norm(input, weight, bias, running, eps, scope.mapper())
 
 
@@ -87,12 +86,18 @@ def _instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """Group norm of single channels; where it tracks statistics, in float."""
     if not use_input_stats:
         return _batch_norm(scope, input, running_mean, running_var, weight, bias, eps=eps)
-    if running_mean is not None or not _has_channels(input, eps, weight, bias):
+    if not _has_channels(input, eps, weight, bias, running_mean, running_var):
         return NotImplemented
-    return _group_norm(scope, input, input.shape[1], weight, bias, eps)
+    if input[0, 0].numel() < 2:
+        return NotImplemented
+    running = _running(running_mean, running_var, momentum)
+    return instance_norm(input, weight, bias, running, eps, scope.mapper())
+
+
+def _running(mean: Any, var: Any, momentum: float) -> Running | None:
+    return None if mean is None or var is None or not momentum else Running(mean, var, momentum)
 
 
 def _has_channels(input: Any, eps: float, *parameters: Any) -> bool:
