@@ -7,6 +7,7 @@ adds the operation's gradient to what later ones left and leaves the sum to the 
 parameter is given one gradient, by the earliest operation that takes part in this backward pass.
 
 No node is added to the graph, and what a parameter pays that is used once is a look into a table.
+Re-entrant checkpointing makes backward passes of its own, between which PyTorch adds as ever.
 """
 
 from __future__ import annotations
