@@ -93,6 +93,8 @@ def _channel_sum(call: Call) -> tuple[str, int]:
     mantissa = call.grad.mantissa
     if 'Norm' in call.node:  # the bias gradient of a frozen norm: counted with its other sums
         return 'norm', 0
+    if '_Add' in call.node:  # the gradient of what is broadcast: in float it has no kind
+        return 'addition', 0
     return 'linear' if mantissa.dim() == 2 else 'convolution', mantissa.numel()
 
 

@@ -10,6 +10,7 @@ from ..backends import replays
 from ..numerics import FREE, FixedPoint, Role, check_bits, check_exponents
 from ..ops import Mapper
 from ..ops.exporting import cannot_be_exported, check_not_exported
+from ..ops.mapper import along_axis
 from ..ops.run import Site, current_run
 
 DEFAULT_BITS = 8
@@ -61,11 +62,11 @@ class IntLayer(nn.Module):
         call = current_run.next_call(self.site.number, Role.INPUT)
         return Mapper(self.site, self.bits, self.training, call, self.exponents)
 
-    def mapped_weight(self, exponents: tuple[int, ...] = ()) -> FixedPoint:
+    def mapped_weight(self, groups: int = 1) -> FixedPoint:
         """The weight in fixed point; in training it is mapped once an iteration.
 
         Args:
-            exponents: their shape where they are free.
+            groups: of the first axis, which have an exponent each where they are free.
         """
         run = current_run
         weight: Any = self.weight
@@ -86,7 +87,7 @@ class IntLayer(nn.Module):
                 return self._mapped[1]
         call = run.next_call(self.site.number, Role.WEIGHT)
         mapper = Mapper(self.site, self.bits, self.training, call, self.exponents)
-        mapped = mapper(weight, Role.WEIGHT, exponents)
+        mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
         self._mapped = (state, mapped) if lasts else None
         return mapped
 

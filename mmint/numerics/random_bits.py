@@ -47,6 +47,8 @@ class Role(enum.IntEnum):
     OTHER = 4  # the second operand of a product of two inputs
     GRADIENT_SUM = 5  # gradients that meet where an input is used more than once
     OTHER_GRADIENT_SUM = 6  # the same for a second operand
+    WEIGHT_GRADIENT_SUM = 7  # gradients that meet where a parameter is used more than once
+    BIAS_GRADIENT_SUM = 8
     SGD_PARAMETER = 16  # float32 parameter -> mantissas
     SGD_MOMENTUM = 17  # narrowing the sum of momentum, gradient and weight decay
     SGD_NESTEROV = 18  # narrowing Nesterov's

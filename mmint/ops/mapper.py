@@ -15,7 +15,15 @@ from .run import Moment, Site, current_run
 
 # Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
 SUM_BITS = 16
-GRADIENTS = frozenset({Role.GRADIENT, Role.GRADIENT_SUM, Role.OTHER_GRADIENT_SUM})
+GRADIENTS = frozenset(
+    {
+        Role.GRADIENT,
+        Role.GRADIENT_SUM,
+        Role.OTHER_GRADIENT_SUM,
+        Role.WEIGHT_GRADIENT_SUM,
+        Role.BIAS_GRADIENT_SUM,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,11 @@ class Mapper:
             f'{iteration}, finite ones are accepted: check the images and annotations '
             'of this iteration, then the learning rate and its warm-up'
         )
+
+
+def along_axis(x: Tensor, axis: int, count: int) -> tuple[int, ...]:
+    """The shape of ``count`` exponents along an axis of ``x``."""
+    return tuple(count if i == axis else 1 for i in range(x.dim()))
 
 
 def _article(role: Role) -> str:
