@@ -40,6 +40,7 @@ class Step:
         MMLogger.get_current_instance().setLevel('ERROR')  # the hook logs what it converts
         init_default_scope(cfg.default_scope)
         self.seed = self.iter = 0
+        self.cfg = Config()  # as if it had no activation checkpointing
         self._randomness_cfg = {}
         data = synthetic_batch(cfg, batch, size)
         model = without_weights(cfg.model)
