@@ -219,9 +219,10 @@ def _own_bits(module: nn.Module) -> int | None:
 
 def _own_exponents(module: nn.Module) -> str | None:
     """Those of an integer layer, or of what a module's own code computes; None in float."""
-    if _own_bits(module) is None:
-        return None
-    return module.exponents if isinstance(module, IntLayer) else module.forward.exponents
+    if isinstance(module, IntLayer):
+        return module.exponents
+    scope = module.__dict__.get('forward')
+    return scope.exponents if isinstance(scope, ForwardScope) and scope.bits is not None else None
 
 
 def _check_patterns(name: str, patterns: Sequence[str]) -> None:
