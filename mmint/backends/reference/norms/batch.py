@@ -57,5 +57,5 @@ def batch_norm_weight_grad(
     """As `Backend.batch_norm_weight_grad`."""
     rstd = rstd_of(sums, count, x, eps)
     dweight = slope(sums[0], products, count, rstd)
-    exponents = [exponents_by_group(t, rstd.mantissa.shape) for t in (grad, x)]
-    return to_float(dweight.shifted(sum(exponents))), to_float(narrow(products[0], exponents[0]))
+    of_grad, of_x = (exponents_by_group(t, rstd.mantissa.shape) for t in (grad, x))
+    return to_float(dweight.shifted(of_grad + of_x)), to_float(narrow(products[0], of_grad))

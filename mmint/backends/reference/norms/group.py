@@ -58,9 +58,9 @@ def group_norm_grad(
     )
     groupwise = (v[:, None].expand_as(p) for v in (q, r, exponent))
     dx = bilinear(grad, x, *(v.reshape(images, channels) for v in (p, *groupwise)))
-    exponents = [exponents_by_group(t, sums.shape[1:])[..., None] for t in (grad, x)]
-    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).shifted(sum(exponents))
-    totals = narrow(products[0], exponents[0])
+    of_grad, of_x = (exponents_by_group(t, sums.shape[1:])[..., None] for t in (grad, x))
+    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).shifted(of_grad + of_x)
+    totals = narrow(products[0], of_grad)
     dweight, dbias = (_sum_of_images(v.view((images, channels))) for v in (slopes, totals))
     return dx, to_float(dweight), to_float(dbias)
 
