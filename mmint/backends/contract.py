@@ -47,12 +47,11 @@ class Backend(Protocol):
         Args:
             x: float32.
             bits: width of a mantissa, 4..16.
-            largest: the bit pattern of a magnitude that none exceeds of those that are to share an
-                exponent, here and elsewhere: an int, or an int32 tensor of one for each exponent;
-                the largest magnitudes of ``x`` unless given.
-            exponents: the shape of the exponents (`FixedPoint.exponent`), () for one. Before the
-                last axis that has several, each axis has one or as many as the tensor's size, all
-                of the former before the latter.
+            largest: bit patterns of magnitudes that none exceeds of those that share an exponent,
+                here and elsewhere: an int, or an int32 tensor of one for each exponent; the
+                largest magnitudes of ``x`` unless given.
+            exponents: the shape of the exponents (`FixedPoint.exponent`), () for one: ones, then as
+                many as the tensor's size, then at most one axis of fewer, then ones.
 
         Raises:
             NonFiniteError: if an element is infinite or not a number.
@@ -140,8 +139,7 @@ class Backend(Protocol):
     def channel_sum(self, grad: FixedPoint, channel_dim: int) -> Tensor:
         """The bias gradient: the sum of ``grad`` over all dimensions but one, float32.
 
-        ``grad`` has one exponent, or several along that dimension.
-        """
+        ``grad`` has one exponent, or several along that dimension."""
 
     # ---- addition ----
 

@@ -111,7 +111,7 @@ def test_a_small_channel_of_a_depthwise_convolution_keeps_its_bits(layer, backen
         results[exponents] = (out - conv.bias.view(4, 1, 1)).detach(), leaf.grad, weight_grad
     for want, free, one in zip(*results.values(), strict=True):
         noise = rounding_noise(free, want), rounding_noise(one, want)
-        assert (noise[0] < 0.05).all() and noise[1].max() > 10 * noise[0].max()
+        assert (noise[0] < 0.08).all() and noise[1].max() > 10 * noise[0].max()
 
 
 def test_a_small_head_of_a_product_keeps_its_bits(backend):
@@ -123,9 +123,9 @@ def test_a_small_head_of_a_product_keeps_its_bits(backend):
         leaves = [t.clone().requires_grad_() for t in (a, b)]
         out = product(*leaves)
         out.backward(grad)
-        results.append([t[None].transpose(0, 1).detach() for t in (out, *(t.grad for t in leaves))])
+        results.append([t.flatten(1).detach() for t in (out, *(t.grad for t in leaves))])
     for want, free, one in zip(*results, strict=True):
-        noise = [(got - want).norm(dim=(1, 2, 3)) / want.norm(dim=(1, 2, 3)) for got in (free, one)]
+        noise = [(got - want).norm(dim=1) / want.norm(dim=1) for got in (free, one)]
         assert (noise[0] < 0.05).all() and noise[1].max() > 10 * noise[0].max()
 
 
