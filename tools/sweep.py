@@ -30,6 +30,7 @@ import sweep_page
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper
 from stock_configs import chosen, shipped
+from synthetic_batch import parts, type_name
 from synthetic_step import Step
 
 from mmint.analysis import Recorder
@@ -38,6 +39,7 @@ from mmint.analysis.report import Report
 from mmint.openmmlab.engine.runner import to_integer
 
 IMAGES = 2
+REGIONS = 64  # of an image, at most, that heads and proposal networks learn from
 # Sizes of images, one after another until one runs in float; None is the pipeline's own.
 SIZES = {
     'mmdet': [(128, 128), (320, 320)],
@@ -140,6 +142,9 @@ def attempt(config: str, kind: str, size: tuple[int, int] | None) -> dict[str, A
             for setting in inspect.signature(AmpOptimWrapper).parameters:
                 cfg.optim_wrapper.pop(setting, None)
             cfg.optim_wrapper.type = 'OptimWrapper'
+        for part in parts(cfg.model):
+            if type_name(part).endswith('Sampler') and part.get('num', 0) > REGIONS:
+                part['num'] = REGIONS
         step = Step(to_integer(cfg) if kind == 'int8' else cfg, IMAGES, size)
         if kind == 'float':
             result = dict(loss=float(step()['loss']))
