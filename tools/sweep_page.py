@@ -10,11 +10,12 @@ INTRO = """# Any stock config
 
 One config of every folder of mmdet's, mmseg's and mmpretrain's (the smallest that trains, as names
 tell), {count} in all, takes a training step on two random images, in float and in int8 from equal
-weights and equal data. Detectors learn from at most 64 regions of an image. Images of detectors and segmenters are small, which leaves relatively more
-to what grows with the weights, such as sums of their gradients. *Integer* is the share of
-multiply-adds done in integers, by [the audit](audit.md), without the optimizer and with it (SGD is
-integer, AdamW is not); *loss* is that of the first step. A config that needs a package, a download
-or an operator that is missing here does not run in float either.
+weights and equal data. Images of detectors and segmenters are small, which leaves relatively more
+to what grows with the weights, such as sums of their gradients; detectors learn from at most 64
+regions of an image. *Integer* is the share of multiply-adds done in integers, by
+[the audit](audit.md), without the optimizer and with it (SGD is integer, AdamW is not); *loss* is
+that of the first step. A config that needs a package, a download or an operator that is missing
+here does not run in float either.
 
 ```bash
 python tools/sweep.py --out sweep.jsonl    # goes on where it was stopped
