@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from synthetic_batch import synthetic_batch
