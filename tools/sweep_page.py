@@ -57,6 +57,7 @@ def page(results: list[dict]) -> str:
     missing = [result for result in results if result not in in_float]
     if missing:
         rows = [(name(result), result['float']['error']) for result in missing]
+        rows.sort(key=lambda cells: cells[1])
         parts.append('## Neither in float nor in int8\n\n' + table(('config', 'in float'), rows))
     return '\n\n'.join(part.strip() for part in parts) + '\n'
 

@@ -50,7 +50,7 @@ def synthetic_batch(cfg: Config, batch: int, size: tuple[int, int] | None = None
             'the config has no `pipeline` in the data set of its `train_dataloader`, configs of '
             'mmdet, mmseg and mmpretrain that train are accepted'
         )
-    whole = cfg.default_scope == 'mmpretrain'
+    whole = cfg.get('default_scope') == 'mmpretrain'
     if not whole:
         lists = [without_augmentation(transforms) for transforms in lists]
     samples = []

@@ -44,7 +44,7 @@ class Step:
         device: str | torch.device = 'cpu',
     ) -> None:
         MMLogger.get_current_instance().setLevel('ERROR')  # the hook logs what it converts
-        init_default_scope(cfg.default_scope)
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
         self.seed = self.iter = 0
         self._randomness_cfg = {}
         set_random_seed(self.seed)
@@ -55,7 +55,8 @@ class Step:
             model.setdefault('data_preprocessor', cfg.data_preprocessor)
         if size:
             pad_to(size, model.get('data_preprocessor') or {})
-        self.model = MODELS.build(model).train()
+        self.model = MODELS.build(model)
+        self.model.train()  # distillers return nothing
         self.model.init_weights()
         self.model.to(device)
         self.data = self.model.data_preprocessor.cast_data(data)  # to the device

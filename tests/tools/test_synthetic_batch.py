@@ -12,7 +12,7 @@ SIZE = (64, 96)
 
 def batch_of(name, size=SIZE, images=2):
     cfg = get_config(name)
-    init_default_scope(cfg.default_scope)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     return synthetic_batch(cfg, images, size)
 
 
