@@ -31,8 +31,7 @@ LABELS = 10  # classes that the random annotations use, where there are as many
 OBJECTS = 5
 # The transforms that load and pack, or make targets: all others are augmentation.
 KEPT = re.compile(
-    'Load|Pack|SegRescale|GenerateEdge|ConcatCDInput|MultiBranch|TransformBroadcaster'
-    '|UniformRefFrameSample'
+    'Load|Pack|GenerateEdge|ConcatCDInput|MultiBranch|TransformBroadcaster|UniformRefFrameSample'
 )
 
 
