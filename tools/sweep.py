@@ -154,7 +154,7 @@ def attempt(config: str, kind: str, size: tuple[int, int] | None) -> dict[str, A
             result |= audited(recorder.report)
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f'{"/".join(Path(place.filename).parts[-3:])}:{place.lineno}'
+        where = f'{"/".join(Path(place.filename).parts[-2:])}:{place.lineno}'
         message = ' '.join(str(error).split())[:120]
         return failed(f'{type(error).__name__}: {message} ({where})')
     return result | dict(seconds=round(time.monotonic() - started, 1))
@@ -174,7 +174,7 @@ def audited(report: Report) -> dict[str, Any]:
         for phase in ('forward', 'backward')
         for arithmetic in ('integer', 'float')
     )
-    most = sorted(parts.items(), key=lambda item: -item[1])[:5]
+    most = sorted(parts.items(), key=lambda item: -item[1])[:20]
     return dict(
         share=report.share(kinds),
         share_with_optimizer=report.share(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 BARS = (0.999, 0.99, 0.95)
 CLOSE = 0.05  # relative difference of the first losses
@@ -36,12 +37,12 @@ def page(results: list[dict]) -> str:
     parts = [INTRO.format(count=len(results)), summary(results, in_float, in_both)]
     broken = [result for result in in_float if not runs(result, 'int8')]
     if broken:
-        rows = [(name(result), result['int8']['error']) for result in broken]
+        rows = [(name(result), error(result, 'int8')) for result in broken]
         parts.append('## In float only\n\n' + table(('config', 'in int8'), rows))
     low = sorted((r for r in in_both if r['int8']['share'] < BARS[-1]), key=share)
     if low:
         rows = [(name(result), percent(share(result)), remains(result, 3)) for result in low]
-        head = ('config', 'integer', 'multiply-adds in float, by operator and module')
+        head = ('config', 'integer', 'multiply-adds in float, and where most of them are')
         parts.append('## Below 95 %\n\n' + table(head, rows))
     for package in sorted({result['config'].split('::')[0] for result in in_both}):
         rows = [row(result) for result in in_both if result['config'].startswith(package)]
@@ -56,7 +57,7 @@ def page(results: list[dict]) -> str:
         parts.append(f'## {package}\n\n' + table(head, rows))
     missing = [result for result in results if result not in in_float]
     if missing:
-        rows = [(name(result), result['float']['error']) for result in missing]
+        rows = [(name(result), error(result, 'float')) for result in missing]
         rows.sort(key=lambda cells: cells[1])
         parts.append('## Neither in float nor in int8\n\n' + table(('config', 'in float'), rows))
     return '\n\n'.join(part.strip() for part in parts) + '\n'
@@ -81,13 +82,15 @@ def summary(results: list[dict], in_float: list[dict], in_both: list[dict]) -> s
     ]
     shares = [share(result) for result in in_both]
     for bar in BARS:
-        rows.append((f'at least {bar:.1%} integer', sum(each >= bar for each in shares)))
-    rows.append((f'less than {BARS[-1]:.0%} integer', sum(each < BARS[-1] for each in shares)))
+        rows.append((f'at least {100 * bar:g} % integer', sum(each >= bar for each in shares)))
+    rows.append(
+        (f'less than {100 * BARS[-1]:g} % integer', sum(each < BARS[-1] for each in shares))
+    )
     close = sum(
         math.isclose(result['float']['loss'], result['int8']['loss'], rel_tol=CLOSE)
         for result in in_both
     )
-    rows.append((f"first loss within {CLOSE:.0%} of float's", close))
+    rows.append((f"first loss within {100 * CLOSE:g} % of float's", close))
     return table(('', 'configs'), [(what, str(count)) for what, count in rows], numbers=(1,))
 
 
@@ -109,11 +112,19 @@ def share(result: dict) -> float:
 
 
 def remains(result: dict, most: int) -> str:
-    """The most of what is float: what, where, and its part of the multiply-adds."""
-    return '; '.join(
-        f'{reason} (`{operator}`) in `{module or "model"}` {part:.2%}'
-        for reason, operator, module, part in result['int8']['remains'][:most]
-    )
+    """The most of what is float: why, its part of the multiply-adds, and where most of it is."""
+    parts: dict[str, float] = defaultdict(float)
+    places: dict[str, str] = {}
+    for reason, _, module, part in result['int8']['remains']:
+        parts[reason] += part
+        places.setdefault(reason, module or 'model')
+    reasons = sorted(parts, key=lambda reason: -parts[reason])[:most]
+    return '; '.join(f'{why} {100 * parts[why]:.2f} % (`{places[why]}`)' for why in reasons)
+
+
+def error(result: dict, kind: str) -> str:
+    """Why a step was not taken."""
+    return result[kind]['error'].replace('`', "'")
 
 
 def name(result: dict) -> str:
