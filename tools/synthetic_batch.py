@@ -166,9 +166,12 @@ def adapted(sample: dict, transforms: list[dict]) -> dict:
     steps = list(parts(dict(transforms=transforms)))
     reduce = any(step.get('reduce_zero_label') for step in steps)
     sample.update(seg_fields=[], reduce_zero_label=reduce)
-    if any(type_name(step) == 'LoadProposals' for step in steps):
+    names = {type_name(step) for step in steps}
+    if 'LoadProposals' in names:
         boxes = np.array([instance['bbox'] for instance in sample['instances']])
         sample['proposals'] = dict(bboxes=boxes, scores=np.linspace(1, 0.5, len(boxes)))
+    if 'PackReIDInputs' in names:  # two images of each identity
+        return {key: [value] * 2 for key, value in sample.items()}
     return sample
 
 

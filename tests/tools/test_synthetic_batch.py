@@ -52,6 +52,12 @@ def test_semi_supervised_detectors_get_their_branches():
     assert [image is None for image in batch['inputs']['sup']] == [False, True]
 
 
+def test_models_of_identities_get_several_images_of_each():
+    batch = batch_of('mmdet::reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py')
+    assert [images.shape for images in batch['inputs']] == [(2, 3, *SIZE)] * 2
+    assert batch['data_samples'][0].gt_label.label.shape == (2,)
+
+
 def test_segmenters_get_a_map_and_pad_to_the_size_that_was_asked_for():
     name = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
     sample = batch_of(name)['data_samples'][0]
