@@ -6,6 +6,7 @@ the data and the initial weights are random, the same for equal settings.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Step:
         if cfg.get('data_preprocessor'):
             model.setdefault('data_preprocessor', cfg.data_preprocessor)
         if size:
-            pad_to(size, model.get('data_preprocessor') or {})
+            fit_to(size, model)
         self.model = MODELS.build(model)
         self.model.train()  # distillers return nothing
         self.model.init_weights()
@@ -112,8 +113,10 @@ def first_image(inputs: Any) -> torch.Tensor:
     return inputs
 
 
-def pad_to(size: tuple[int, int], preprocessor: dict) -> None:
-    """Changes a data preprocessor that pads images to a fixed size to pad to this one."""
-    for part in parts(preprocessor):
-        if part.get('size') and (part is preprocessor or type_name(part) == 'BatchFixedSizePad'):
+def fit_to(size: tuple[int, int], model: dict) -> None:
+    """Changes a model config that fixes the size of images, to pad or to place, to this one."""
+    for part in parts(model):
+        if part.get('img_size'):
+            part['img_size'] = size
+        if part.get('size') and re.search('Preprocessor|FixedSizePad', type_name(part), re.I):
             part['size'] = size

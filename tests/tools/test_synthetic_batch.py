@@ -5,7 +5,7 @@ import torch
 from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from synthetic_batch import synthetic_batch
-from synthetic_step import pad_to
+from synthetic_step import fit_to
 
 SIZE = (64, 96)
 
@@ -62,10 +62,16 @@ def test_segmenters_get_a_map_and_pad_to_the_size_that_was_asked_for():
     name = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
     sample = batch_of(name)['data_samples'][0]
     assert sample.gt_sem_seg.data.shape == (1, *SIZE)
-    preprocessor = get_config(name).model.data_preprocessor
-    assert preprocessor.size == (512, 512)
-    pad_to(SIZE, preprocessor)
-    assert preprocessor.size == SIZE
+    model = get_config(name).model
+    assert model.data_preprocessor.size == (512, 512)
+    fit_to(SIZE, model)
+    assert model.data_preprocessor.size == SIZE
+
+
+def test_a_backbone_of_one_size_gets_the_size_that_was_asked_for():
+    model = get_config('mmseg::beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py').model
+    fit_to(SIZE, model)
+    assert model.backbone.img_size == SIZE
 
 
 def test_self_supervised_models_get_views_and_masked_patches():
