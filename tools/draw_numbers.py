@@ -115,8 +115,8 @@ def small_updates() -> plt.Figure:
     exact = [i * step for i in range(steps + 1)]
     axes.plot(exact, color=GREY, ls='--', label='exact sum', zorder=3)
     draws = torch.stack(
-        [RANDOM._replace(iteration=i).draw(200, 'cpu') for i in range(steps)]
-    )  # (step, run)
+        [RANDOM._replace(iteration=i).draw(400)[::2] for i in range(steps)]
+    )  # (step, run): neighbours share a draw
     runs = torch.cat([torch.zeros(1, 200), (draws < step * 2**16).float().cumsum(0)])
     axes.plot(runs[:, :6], color=BLUE, alpha=0.45, lw=1)
     axes.plot([], color=BLUE, label='stochastic, six runs')

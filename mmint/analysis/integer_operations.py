@@ -93,13 +93,18 @@ def _channel_sum(call: Call) -> tuple[str, int]:
     mantissa = call.grad.mantissa
     if 'Norm' in call.node:  # the bias gradient of a frozen norm: counted with its other sums
         return 'norm', 0
+    if '_Add' in call.node:  # the gradient of what is broadcast: in float it has no kind
+        return 'addition', 0
     return 'linear' if mantissa.dim() == 2 else 'convolution', mantissa.numel()
 
 
 def _sgd_step(call: Call) -> tuple[str, int]:
-    momentum = call.momentum != 0 and call.momentum_buffer is not None
-    operations = 1 + (call.weight_decay != 0) + 2 * momentum + call.nesterov
-    return 'optimizer', call.param.numel() * operations
+    total = 0
+    for update in call.updates:
+        momentum = update.momentum != 0 and update.momentum_buffer is not None
+        operations = 1 + (update.weight_decay != 0) + 2 * momentum + update.nesterov
+        total += update.param.numel() * operations
+    return 'optimizer', total
 
 
 def _max_pool2d_grad(call: Call) -> tuple[str, int]:

@@ -145,7 +145,7 @@ def explain(operator: Any, args: Sequence[Any], place: Place, origin: Why | None
     if kind:
         return Why(kind, kind)
     reason = reason_of_operator(name)
-    if reason or _is_mean_of_pixels(name, args):
+    if reason or _is_pooling(name, args):
         reason = reason or 'average pooling'
         return Why(reason, 'pooling' if 'pooling' in reason else None)
     adds = name == 'add' and _has_two_tensors(args)
@@ -182,10 +182,14 @@ def _first_match(table: Sequence[tuple[str, str]], text: str) -> str | None:
     return next((reason for pattern, reason in table if re.search(pattern, text)), None)
 
 
-def _is_mean_of_pixels(name: str, args: Sequence[Any]) -> bool:
-    if name != 'mean' or len(args) < 2 or args[0].dim() != 4 or not args[1]:
+def _is_pooling(name: str, args: Sequence[Any]) -> bool:
+    """Whether this is the mean of the pixels of images (N, C, H, W), or of tokens (N, L, C)."""
+    if name != 'mean' or len(args) < 2 or not args[1]:
         return False
-    return {dim % 4 for dim in args[1]} <= {2, 3}
+    x, dims, keeps = args[0], args[1], len(args) > 2 and args[2]
+    if x.dim() == 3:
+        return not keeps and [dim % 3 for dim in dims] == [1]
+    return x.dim() == 4 and {dim % 4 for dim in dims} <= {2, 3}
 
 
 def _has_two_tensors(args: Sequence[Any]) -> bool:

@@ -15,6 +15,7 @@ from ..numerics import NonFiniteError
 from . import reference
 from .contract import Backend
 from .geometry import Geometry, Pooling, Windows
+from .update import Update
 from .watching import seen, watched
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     'Geometry',
     'NonFiniteError',
     'Pooling',
+    'Update',
     'Windows',
     'backend_for',
     'reference',

@@ -10,6 +10,7 @@ on a GPU, where nothing waits for the device, it goes on with zeros and `Backend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..numerics import FixedPoint, RandomBits
 from .geometry import Geometry, Pooling, Windows
+from .update import Update
 
 
 class Backend(Protocol):
@@ -359,29 +361,14 @@ class Backend(Protocol):
 
     # ---- optimizer ----
 
-    def sgd_step(
-        self,
-        param: Tensor,
-        grad: Tensor,
-        momentum_buffer: FixedPoint | None,
-        bits: int,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool,
-        random: RandomBits,
-    ) -> FixedPoint:
-        """Updates ``param`` in place and returns the new momentum buffer.
+    def sgd_step(self, updates: Sequence[Update]) -> list[FixedPoint | None]:
+        """Updates parameters in place, and returns their momenta: where there was one, that.
 
-        Args:
-            param: float32, any shape; on return its values lie on a ``bits``-wide grid, or where
-                something is not finite, it is as it was.
-            grad: float32, the shape of ``param``.
-            momentum_buffer: None in the first step, where the momentum is the gradient itself.
-            random: names the bits; its role is replaced by each of the update's own.
+        It is None where the momentum factor is 0. Nothing is updated that is not finite.
 
         Raises:
-            NonFiniteError: if an element of ``param`` or ``grad`` is infinite or not a number.
+            NonFiniteError: if an element of a parameter or a gradient is infinite or not a number:
+                that of the update; no parameter is updated, or on a GPU only others.
         """
 
 

@@ -1,4 +1,8 @@
-"""The geometry of convolution and pooling windows, each pair (vertical, horizontal)."""
+"""The geometry of convolution and pooling windows, each pair (vertical, horizontal).
+
+Backends convolve images; `mmint.ops.volumes` makes those of signals and volumes of them, whose
+geometry has one number or three.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,19 @@ from typing import NamedTuple
 class Geometry(NamedTuple):
     """Of a convolution: stride, zero padding, dilation and groups."""
 
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
 
-    def output_size(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+    def output_size(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
         """Height and width of the output for an input of ``size``."""
-        height, width = (
+        return tuple(
             (size[i] + 2 * self.padding[i] - self.dilation[i] * (kernel[i] - 1) - 1)
             // self.stride[i]
             + 1
-            for i in (0, 1)
+            for i in range(len(self.stride))
         )
-        return height, width
 
 
 class Pooling(NamedTuple):

@@ -24,6 +24,12 @@ def is_points_or_boxes(x: Tensor) -> bool:
     return x.dim() <= 3 and x.shape[-1] <= MOST_COORDINATES
 
 
+@coordinates
+def is_shared_points(x: Tensor) -> bool:
+    """Deformable attention expands a point or box to add to it the offsets of heads and levels."""
+    return 1 < x.shape[-1] <= MOST_COORDINATES and 0 in x.stride() and x.stride(-1) != 0
+
+
 @integer(Tensor.__getitem__)
 def query_key_or_value(scope: Scope, input: Tensor, index: Any) -> Any:
     """``qkv[0], qkv[1], qkv[2]``: their gradients are stacked, where PyTorch adds them to zeros."""

@@ -14,11 +14,11 @@ from ..numerics import check_bits
 from ..ops.run import Site
 from ..ops.scope import ForwardScope
 from . import conventions  # noqa: F401
-from .registered import integer_class, integer_classes, is_float_layer, stays_float
-from .report import CLASS_KEPT, Converted
+from .registered import integer_class, is_converted, is_float_layer, stays_float
+from .report import CLASS_KEPT, LEFT_ALONE, Converted, arithmetic_of
 
 # What has a forward pass to make integer, though no parameters.
-POOLING = nn.AvgPool2d, nn.AdaptiveAvgPool2d
+POOLING = nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d
 
 
 def convert(
@@ -33,10 +33,12 @@ def convert(
     ReLU and max pooling are exact already; they become layers that keep less for the backward pass.
 
     A module stays the same object, with the same parameters, buffers, hooks and state_dict keys;
-    only its class changes. So layers that a model shares between two places stay shared. A module
-    with layers inside keeps its class too and gets a `mmint.ops.scope.ForwardScope`, in which the
-    additions, products, attention and average pooling of its own code are integer. Layers without
-    an integer counterpart, such as Conv3d, LSTM or Embedding, stay in float.
+    only its class changes, to one derived from it. So layers that a model shares between two places
+    stay shared. Subclasses that compute what a stock layer does are converted too, by the rule of
+    `mmint.conversion.registered.integer_class`. A module with layers inside keeps its class and
+    gets a `mmint.ops.scope.ForwardScope`, in which the additions, products, attention and average
+    pooling of its own code are integer. Layers without an integer counterpart, such as LSTM or
+    PReLU, stay in float.
 
     Args:
         model: any PyTorch model.
@@ -122,13 +124,14 @@ def convert(
             if _chosen(aliases, include, exclude) and not is_float_layer(module):
                 inside = _width(aliases, bits, layer_bits)
             module.forward = ForwardScope(module, Site(aliases[0], number), inside)
-        after = type(module).__name__
         own_bits = _own_bits(module)
-        if own_bits is not None and not isinstance(module, IntLayer):
-            after, own_bits = CLASS_KEPT, None
+        arithmetic = arithmetic_of(module, own_bits)
+        after = type(module).__name__
+        if not is_converted(module):
+            after, own_bits = LEFT_ALONE if own_bits is None else CLASS_KEPT, None
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own or type(module) in integer_classes() or is_float_layer(module):
-            report.append(Converted(aliases[0], before, after, own_bits, own))
+        if own or is_converted(module) or is_float_layer(module):
+            report.append(Converted(aliases[0], before, after, arithmetic, own_bits, own))
     return report
 
 
@@ -161,7 +164,7 @@ def _check_patterns(name: str, patterns: Sequence[str]) -> None:
 def _has_operations(module: nn.Module) -> bool:
     """Whether a module's own code may compute what an integer operation replaces."""
     return (
-        type(module) not in integer_classes()
+        not is_converted(module)
         and type(module).forward is not nn.Module.forward
         and not stays_float(module)
         and (

@@ -2,56 +2,66 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Iterator
+from types import CodeType
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-from ..layers import (
-    CompactMaxPool2d,
-    CompactReLU,
-    IntBatchNorm1d,
-    IntBatchNorm2d,
-    IntConv2d,
-    IntConvTranspose2d,
-    IntGroupNorm,
-    IntLayerNorm,
-    IntLinear,
-    IntSyncBatchNorm,
-)
+from .. import layers
+from .derived import keeping_class
 
 _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
-    nn.Conv2d: IntConv2d,
-    nn.ConvTranspose2d: IntConvTranspose2d,
-    nn.Linear: IntLinear,
-    nn.BatchNorm1d: IntBatchNorm1d,
-    nn.BatchNorm2d: IntBatchNorm2d,
-    nn.SyncBatchNorm: IntSyncBatchNorm,
-    nn.GroupNorm: IntGroupNorm,
-    nn.LayerNorm: IntLayerNorm,
-    nn.ReLU: CompactReLU,
-    nn.MaxPool2d: CompactMaxPool2d,
+    nn.Conv1d: layers.IntConv1d,
+    nn.Conv2d: layers.IntConv2d,
+    nn.Conv3d: layers.IntConv3d,
+    nn.ConvTranspose1d: layers.IntConvTranspose1d,
+    nn.ConvTranspose2d: layers.IntConvTranspose2d,
+    nn.ConvTranspose3d: layers.IntConvTranspose3d,
+    nn.Linear: layers.IntLinear,
+    _BatchNorm: layers.IntBatchNorm,
+    nn.BatchNorm1d: layers.IntBatchNorm1d,
+    nn.BatchNorm2d: layers.IntBatchNorm2d,
+    nn.BatchNorm3d: layers.IntBatchNorm3d,
+    nn.SyncBatchNorm: layers.IntSyncBatchNorm,
+    'torchvision.ops.misc.FrozenBatchNorm2d': layers.IntFrozenBatchNorm2d,
+    nn.InstanceNorm1d: layers.IntInstanceNorm1d,
+    nn.InstanceNorm2d: layers.IntInstanceNorm2d,
+    nn.InstanceNorm3d: layers.IntInstanceNorm3d,
+    nn.GroupNorm: layers.IntGroupNorm,
+    nn.LayerNorm: layers.IntLayerNorm,
+    'torchvision.models.convnext.LayerNorm2d': layers.IntLayerNorm2d,
+    nn.ReLU: layers.CompactReLU,
+    nn.MaxPool2d: layers.CompactMaxPool2d,
 }
 _float_classes: set[type[nn.Module]] = set()
 
+# Whose integer versions take any shape, whatever shapes a subclass checks for.
+_OF_ANY_SHAPE = _BatchNorm, nn.SyncBatchNorm
 # PyTorch's layers whose own code calls what has an integer version, where a subclass inherits it.
-_CALL_INTEGER_FUNCTIONS = nn.Conv2d, nn.Linear
+_CALL_INTEGER_FUNCTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.Linear, nn.LayerNorm, nn.GroupNorm, _BatchNorm, _InstanceNorm),
+)
 # Layers of others, and their subclasses, whose own code calls nothing that has an integer version.
 _FLOAT_LAYERS = {
-    'mmcv.cnn.bricks.wrappers.Conv3d',
-    'mmcv.cnn.bricks.wrappers.ConvTranspose3d',
     'mmcv.ops.deform_conv.DeformConv2d',
     'mmcv.ops.modulated_deform_conv.ModulatedDeformConv2d',
     'torchvision.ops.deform_conv.DeformConv2d',
-    'torchvision.ops.misc.FrozenBatchNorm2d',
 }
 
 
 def register_layer(stock: type[nn.Module] | str, integer: type[nn.Module]) -> None:
     """Lets `convert` turn modules of class ``stock`` into ``integer``, in every later call.
 
-    Only modules of that very class are turned: a subclass may compute something else. A module
-    gets the class ``integer`` and keeps its attributes; where that is an `IntLayer`,
-    ``integer.check(module)`` may refuse it, and ``make_integer(bits)`` sets what it lacks.
+    A subclass is turned too where it computes the same, as `integer_class` says. A module gets the
+    class ``integer``, or one derived from ``integer`` and its own, and keeps its attributes; where
+    that is an `IntLayer`, ``integer.check(module)`` may refuse it, and ``make_integer(bits)`` sets
+    what it lacks.
 
     Args:
         stock: the class, or its qualified name (``'package.module.Class'``, where the class is
@@ -80,14 +90,52 @@ def register_layer(stock: type[nn.Module] | str, integer: type[nn.Module]) -> No
     _integer_layers[stock] = integer
 
 
-def integer_class(stock: type[nn.Module]) -> type[nn.Module] | None:
-    """What a module of class ``stock`` becomes, None if it stays."""
-    return _integer_layers.get(stock) or _integer_layers.get(_qualified_name(stock))
+def integer_class(kind: type[nn.Module]) -> type[nn.Module] | None:
+    """What a module of class ``kind`` becomes, None if it stays.
+
+    That is the integer version of the class itself, or of the nearest class above whose ``forward``
+    it inherits, if neither ``forward`` nor what that calls or reads of the module mentions a name
+    that ``kind`` defines anew. So a subclass with other arguments, initial values or checkpoints is
+    converted; one with a ``_conv_forward`` or a ``weight`` of its own is not.
+    """
+    for stock in kind.__mro__:
+        integer = _integer_layers.get(stock) or _integer_layers.get(_qualified_name(stock))
+        if integer is not None and (stock is kind or _computes_the_same(kind, stock)):
+            return keeping_class(integer, kind)
+    return None
 
 
-def integer_classes() -> set[type[nn.Module]]:
-    """All that modules become."""
-    return set(_integer_layers.values())
+def _computes_the_same(kind: type[nn.Module], stock: type[nn.Module]) -> bool:
+    if kind.forward is not stock.forward:
+        return False
+    anew = {name for each in kind.__mro__ if each not in stock.__mro__ for name in vars(each)}
+    if stock in _OF_ANY_SHAPE:
+        anew.discard('_check_input_dim')
+    return anew.isdisjoint(_mentioned(stock))
+
+
+def _mentioned(stock: type[nn.Module]) -> frozenset[str]:
+    """The names in the code of a class's ``forward``, and of its methods among them."""
+    seen: set[str] = set()
+    new = {'forward'}
+    while new:
+        seen |= new
+        methods = [inspect.unwrap(getattr(stock, name)) for name in new if hasattr(stock, name)]
+        codes = [method.__code__ for method in methods if inspect.isfunction(method)]
+        new = {name for code in codes for name in _names(code)} - seen - vars(nn.Module).keys()
+    return frozenset(seen - {'forward'})
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def is_converted(module: nn.Module) -> bool:
+    """Whether a module is what modules become: a layer that computes in integers, or exactly."""
+    return isinstance(module, tuple(set(_integer_layers.values())))
 
 
 def keep_float(model: type[nn.Module]) -> None:
@@ -106,7 +154,7 @@ def stays_float(module: nn.Module) -> bool:
 def is_float_layer(module: nn.Module) -> bool:
     """Whether a module is a layer whose own code computes nothing but float, when in a scope.
 
-    That is one with the ``forward`` of a layer of PyTorch, such as Conv3d, LSTM or Embedding.
+    That is one with the ``forward`` of a layer of PyTorch, such as LSTM or PReLU.
     """
     classes = type(module).__mro__
     if any(_qualified_name(each) in _FLOAT_LAYERS for each in classes):

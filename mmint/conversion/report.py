@@ -5,35 +5,71 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .registered import integer_classes
+from torch import nn
+from torch.nn.modules.utils import _pair
 
-# What a module became that has parameters of its own, and a scope for what it does with them.
-CLASS_KEPT = 'class kept'
+from .registered import is_converted
+
+# What a module became that has a scope for what it does with parameters of its own, or not even.
+CLASS_KEPT, LEFT_ALONE = 'class kept', 'left alone'
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of one module."""
+    """What became of one module.
+
+    Attributes:
+        name: of the module.
+        before: its class.
+        after: its class, or `CLASS_KEPT` where its own additions and products became integer, or
+            `LEFT_ALONE`.
+        arithmetic: what it computes in, as `arithmetic_of` says.
+        bits: of an integer layer.
+        parameters: how many it has of its own.
+    """
 
     name: str
     before: str
-    after: str  # its class, or `CLASS_KEPT`
-    bits: int | None  # None if it has no integers: exact as it is, or left alone
+    after: str
+    arithmetic: str
+    bits: int | None
     parameters: int
+
+
+def arithmetic_of(module: nn.Module, bits: int | None) -> str:
+    """What the own code of a module computes in, which has ``bits`` if that is integers.
+
+    ``integer`` is an integer layer, ``partly integer`` a module whose additions and products are,
+    but no softmax, say. What only moves and compares is ``exact``, and ``exact, float gradient``
+    where gradients of what it moved more than once are added in float. The rest is ``float``.
+    """
+    if bits is not None:
+        return 'integer' if is_converted(module) else 'partly integer'
+    if isinstance(module, nn.MaxPool2d):
+        windows = zip(_pair(module.kernel_size), _pair(module.stride), strict=True)
+        return 'exact, float gradient' if any(k > s for k, s in windows) else 'exact'
+    if is_converted(module):
+        return 'exact'
+    if type(module).forward is nn.Embedding.forward and module.max_norm is None:
+        return 'exact, float gradient'
+    return 'float'
 
 
 def format_report(report: Sequence[Converted]) -> str:
     """A table of ``report``: converted and left alone, by class and bits, with their names."""
-    integer = {CLASS_KEPT, *(layer.__name__ for layer in integer_classes())}
-    groups: dict[tuple[str, str, int | None], list[Converted]] = {}
+    groups: dict[tuple[str, str, str, int | None], list[Converted]] = {}
     for entry in report:
-        groups.setdefault((entry.before, entry.after, entry.bits), []).append(entry)
-    rows = [('layer', 'became', 'bits', 'count', 'parameters', 'where')]
-    for (before, after, bits), entries in sorted(groups.items(), key=lambda g: g[0][2] is None):
+        kind = entry.before, entry.after, entry.arithmetic, entry.bits
+        groups.setdefault(kind, []).append(entry)
+    rows = [('layer', 'became', 'arithmetic', 'bits', 'count', 'parameters', 'where')]
+    for (before, after, arithmetic, bits), entries in sorted(
+        groups.items(), key=lambda group: group[0][3] is None
+    ):
         rows.append(
             (
                 before,
-                after if after in integer else 'left alone',
+                after,
+                arithmetic,
                 '' if bits is None else str(bits),
                 str(len(entries)),
                 f'{sum(e.parameters for e in entries):,}',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..ops.scope import ForwardScope
-from .registered import integer_classes
+from .registered import is_converted
 
 ADDED = 'bits', 'site', '_mapped'  # by `IntLayer.make_integer`
 
@@ -30,7 +30,7 @@ def restore(model: nn.Module) -> nn.Module:
             if scope.own is not None:
                 module.forward = scope.own
         stock, added = module.__dict__.pop('_stock', (None, ()))
-        if stock is None and isinstance(module, tuple(integer_classes())):
+        if stock is None and is_converted(module):
             stock = next(c for c in type(module).__mro__ if c.__module__.startswith('torch.nn.'))
             added = ADDED
         for name in added:

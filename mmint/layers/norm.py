@@ -8,9 +8,10 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..numerics import Role
-from ..ops import Mapper, Running, batch_norm, frozen_norm, group_norm, layer_norm
+from ..ops import Mapper, Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
 from ..ops.opaque import opaque
 from ..ops.run import current_run
 from ..ops.scope import is_training
@@ -93,6 +94,12 @@ class IntBatchNorm2d(IntBatchNorm, nn.BatchNorm2d, _BatchNorm):
     dims = (4,)
 
 
+class IntBatchNorm3d(IntBatchNorm, nn.BatchNorm3d, _BatchNorm):
+    """`torch.nn.BatchNorm3d` in integer arithmetic, as `IntBatchNorm`: (N, C, D, H, W)."""
+
+    dims = (5,)
+
+
 class IntSyncBatchNorm(IntBatchNorm, nn.SyncBatchNorm, _BatchNorm):
     """`torch.nn.SyncBatchNorm` in integer arithmetic, as `IntBatchNorm`, on any device.
 
@@ -106,6 +113,72 @@ class IntSyncBatchNorm(IntBatchNorm, nn.SyncBatchNorm, _BatchNorm):
             return None
         group = self.process_group or dist.group.WORLD
         return group if dist.get_world_size(group) > 1 else None
+
+
+class IntFrozenBatchNorm2d(IntNorm):
+    """Batch norm of float32 (N, C, H, W) whose parameters and statistics are all buffers.
+
+    It is what `mmint.convert` makes of the ``FrozenBatchNorm2d`` of torchvision and mmdet, whose
+    buffers it uses; it is not built by itself.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    @classmethod
+    def check(cls, module: nn.Module) -> None:
+        """See `IntLayer.check`; it is the variances that have to be positive, not ``eps`` alone."""
+
+    @opaque
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torchvision.ops.FrozenBatchNorm2d`."""
+        self.check_input(x, (4,), 1, len(self.weight))
+        statistics = self.running_mean, self.running_var
+        return frozen_norm(x, *statistics, self.weight, self.bias, self.eps, self.mapper())
+
+
+class IntInstanceNorm(IntNorm, _InstanceNorm):
+    """Instance norm in integer arithmetic, of float32 (N, C, ...) or (C, ...).
+
+    Takes the arguments of `torch.nn.InstanceNorm2d` and ``bits`` (4..16, 8 unless given). It is
+    group norm with one channel a group; where running statistics are tracked, they move towards the
+    means of the images' in training, and serve in evaluation.
+    """
+
+    running_mean: Any  # a tensor, or None as the other where nothing is tracked
+    running_var: Any
+
+    @opaque
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.InstanceNorm2d`."""
+        dims = self._get_no_batch_dim()
+        # As in PyTorch, layers without parameters take any number of channels.
+        fixed = self.affine or self.track_running_stats or x.dim() < dims
+        self.check_input(x, (dims, dims + 1), -dims, self.num_features if fixed else x.shape[-dims])
+        if x.dim() == dims:
+            return self.forward(x[None])[0]
+        mapper = self.mapper()
+        statistics = self.running_mean, self.running_var
+        if not self.training and self.track_running_stats:
+            return frozen_norm(x, *statistics, self.weight, self.bias, self.eps, mapper)
+        running = None
+        if self.track_running_stats and self.momentum:
+            running = Running(*statistics, self.momentum)
+        return instance_norm(x, self.weight, self.bias, running, self.eps, mapper)
+
+
+class IntInstanceNorm1d(IntInstanceNorm, nn.InstanceNorm1d, _InstanceNorm):
+    """`torch.nn.InstanceNorm1d` in integer arithmetic, as `IntInstanceNorm`: (N, C, L)."""
+
+
+class IntInstanceNorm2d(IntInstanceNorm, nn.InstanceNorm2d, _InstanceNorm):
+    """`torch.nn.InstanceNorm2d` in integer arithmetic, as `IntInstanceNorm`: (N, C, H, W)."""
+
+
+class IntInstanceNorm3d(IntInstanceNorm, nn.InstanceNorm3d, _InstanceNorm):
+    """`torch.nn.InstanceNorm3d` in integer arithmetic, as `IntInstanceNorm`: (N, C, D, H, W)."""
 
 
 class IntGroupNorm(IntNorm, nn.GroupNorm):

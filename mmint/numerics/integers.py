@@ -31,20 +31,21 @@ def shift_right_even(magnitude: Tensor, shift: Tensor) -> Tensor:
     return (kept + up) << (-shift).clamp(min=0)
 
 
-def shift_right_stochastic(magnitude: Tensor, shift: Tensor, drawn: Tensor) -> Tensor:
-    """``magnitude / 2**shift`` for int64 ``magnitude >= 0``, rounded stochastically.
+def shift_right_stochastic(integer: Tensor, shift: Tensor, drawn: Tensor) -> Tensor:
+    """``floor(integer / 2**shift + drawn / 2**16)`` for int64, the first cut to 16 fraction bits.
 
-    ``drawn`` holds 16 random bits for each element. Negative shifts go left; the caller sees to it
-    that the result fits.
+    It is cut towards zero. ``drawn`` holds 16 random bits for each element. Negative shifts go
+    left; the caller sees to it that the result fits.
     """
     cut = shift - FRACTION_BITS
+    magnitude = integer.abs()
     fine = torch.where(
         cut >= 0,
         torch.where(cut < 63, magnitude >> cut.clamp(0, 62), 0),
         magnitude << (-cut).clamp(0, FRACTION_BITS),
     )
-    rounded = (fine + drawn) >> FRACTION_BITS
-    return torch.where(shift > 0, rounded, magnitude << (-shift).clamp(min=0))
+    rounded = (torch.where(integer < 0, -fine, fine) + drawn) >> FRACTION_BITS
+    return torch.where(shift > 0, rounded, integer << (-shift).clamp(min=0))
 
 
 def divide_even(value: int, divisor: int) -> int:

@@ -1,18 +1,25 @@
-"""Random bits that depend on nothing but their name: counter-based, Philox 4x32-10.
+"""Random bits that depend on nothing but their name: counter-based, Philox 4x32-7.
 
 The bits of an element are a pure function of (seed, rank, layer, iteration, role, call, element),
 never of threads, blocks, execution order or backend. Philox is from Salmon et al., "Parallel
-random numbers: as easy as 1, 2, 3" (SC 2011).
+random numbers: as easy as 1, 2, 3" (SC 2011), who found seven rounds enough for BigCrush; ten are a
+margin that rounding does not need.
 
 One Philox block maps a 128-bit counter and a 64-bit key to four 32-bit words, here::
 
     key     = (seed, layer)
     counter = (block, iteration, call << 8 | role, rank)
 
-Each element takes 16 bits. 64 consecutive elements (in row-major order of the logical shape,
-whatever the memory layout) share eight consecutive blocks, so that eight SIMD lanes or GPU threads,
-each computing one block, hold their elements in order: element ``64 * g + 16 * w + 2 * l + h``
-takes half ``h`` (0: low) of word ``w`` of block ``8 * g + l``.
+Each word is two draws of 16 bits, and each draw ``r`` serves two neighbours (in row-major order of
+the logical shape, whatever the memory layout): element ``2 * i`` takes ``r``, element ``2 * i + 1``
+takes ``2**16 - 1 - r``. Either is uniform, so that each element is rounded without bias; together
+they are antithetic: where one is rounded up the other is rather rounded down, and sums over
+neighbours vary less, never more, than with bits of their own.
+
+A block serves sixteen elements, and eight consecutive blocks 128 consecutive elements, such that
+eight SIMD lanes or GPU threads, each computing one block, hold pairs in order: elements
+``128 * g + 32 * w + 16 * h + 2 * l`` and the next take half ``h`` (0: low) of word ``w`` of block
+``8 * g + l``.
 """
 
 from __future__ import annotations
@@ -26,8 +33,8 @@ from torch import Tensor
 _MASK32 = 0xFFFFFFFF
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _KEY_INCREMENTS = 0x9E3779B9, 0xBB67AE85
-_ROUNDS = 10
-MAX_ELEMENTS = 2**35
+_ROUNDS = 7
+MAX_ELEMENTS = 2**36
 
 
 class Role(enum.IntEnum):
@@ -40,14 +47,12 @@ class Role(enum.IntEnum):
     OTHER = 4  # the second operand of a product of two inputs
     GRADIENT_SUM = 5  # gradients that meet where an input is used more than once
     OTHER_GRADIENT_SUM = 6  # the same for a second operand
+    WEIGHT_GRADIENT_SUM = 7  # gradients that meet where a parameter is used more than once
+    BIAS_GRADIENT_SUM = 8
     SGD_PARAMETER = 16  # float32 parameter -> mantissas
-    SGD_GRADIENT = 17  # float32 gradient -> mantissas
-    SGD_DIRECTION_SUM = 18  # aligning gradient, weight decay and momentum
-    SGD_MOMENTUM = 19  # narrowing that sum
-    SGD_NESTEROV_SUM = 20
-    SGD_NESTEROV = 21
-    SGD_UPDATE_SUM = 22  # aligning parameter and step
-    SGD_UPDATE = 23  # narrowing that sum
+    SGD_MOMENTUM = 17  # narrowing the sum of momentum, gradient and weight decay
+    SGD_NESTEROV = 18  # narrowing Nesterov's
+    SGD_UPDATE = 19  # narrowing the sum of parameter and step
 
 
 class RandomBits(NamedTuple):
@@ -83,19 +88,19 @@ class RandomBits(NamedTuple):
                 f'a tensor of {numel} elements was given, at most {MAX_ELEMENTS} have random bits '
                 'of their own: split the tensor'
             )
-        groups = (numel + 63) // 64
+        groups = (numel + 127) // 128
         blocks = torch.arange(8 * groups, dtype=torch.int64, device=device)
         k0, k1, c1, c2, c3 = self.words()
         counter = [blocks] + [torch.full_like(blocks, c) for c in (c1, c2, c3)]
         words = philox(counter, (k0, k1))
-        halves = torch.stack([torch.stack([w & 0xFFFF, w >> 16], dim=-1) for w in words])
-        # (word, group, lane, half) -> (group, word, lane, half)
-        halves = halves.view(4, groups, 8, 2).transpose(0, 1)
-        return halves.reshape(-1)[:numel]
+        drawn = torch.stack([half for w in words for half in (w & 0xFFFF, w >> 16)])
+        # (word and half, group, lane) -> (group, word and half, lane, neighbour)
+        drawn = drawn.view(8, groups, 8).transpose(0, 1)
+        return torch.stack([drawn, 0xFFFF - drawn], dim=-1).reshape(-1)[:numel]
 
 
 def philox(counter: list[Tensor], key: tuple[int, int]) -> list[Tensor]:
-    """Philox 4x32-10 of four int64 tensors holding 32-bit words; returns four such tensors."""
+    """Philox 4x32-7 of four int64 tensors holding 32-bit words; returns four such tensors."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):

@@ -1,10 +1,10 @@
 """Differentiable operations in integer arithmetic: forward, input gradient, weight gradient."""
 
 from . import stock  # noqa: F401
-from .conv import conv2d, conv_transpose2d
+from .conv import conv, conv_transpose
 from .linear import linear
 from .mapper import Mapper
-from .norm import Running, batch_norm, frozen_norm, group_norm, layer_norm
+from .norm import Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
 from .run import begin_iteration, begin_replay
 
 __all__ = [
@@ -13,10 +13,11 @@ __all__ = [
     'batch_norm',
     'begin_iteration',
     'begin_replay',
-    'conv2d',
-    'conv_transpose2d',
+    'conv',
+    'conv_transpose',
     'frozen_norm',
     'group_norm',
+    'instance_norm',
     'layer_norm',
     'linear',
 ]

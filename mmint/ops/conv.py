@@ -7,6 +7,7 @@ and the other way round, so both share the same three integer products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,16 @@ from torch.autograd import Function
 
 from ..backends import Geometry
 from ..numerics import FixedPoint, Role
+from . import volumes
 from .bias import add_bias
 from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .saved import restore, save
+from .sharing import shared
 
 
-def conv2d(
+def conv(
     x: Tensor,
     weight: Tensor,
     mapped_weight: FixedPoint,
@@ -30,42 +33,50 @@ def conv2d(
     geometry: Geometry,
     mapper: Mapper,
 ) -> Tensor:
-    """Integer convolution of float32 ``x`` (N, C, H, W); returns float32 (N, O, H', W').
+    """Integer convolution of float32 ``x`` (N, C, *), of one to three axes; returns (N, O, *').
 
     Args:
-        weight: float32 (O, C / groups, kH, kW): where the weight gradient goes.
+        weight: float32 (O, C / groups, *kernel): where the weight gradient goes.
         mapped_weight: ``weight`` in fixed point.
         bias: float32 (O,) or None.
     """
-    return _Conv2d.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
+    out = _Conv.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
+    return shared(out, mapper, weight, bias)
 
 
-def conv_transpose2d(
+def conv_transpose(
     x: Tensor,
     weight: Tensor,
     mapped_weight: FixedPoint,
     bias: Tensor | None,
     geometry: Geometry,
-    output_padding: tuple[int, int],
+    output_padding: Sequence[int],
     mapper: Mapper,
 ) -> Tensor:
-    """Integer transposed convolution; ``weight`` is (C, O / groups, kH, kW), else as `conv2d`."""
+    """Integer transposed convolution; ``weight`` is (C, O / groups, *kernel), else as `conv`."""
     kernel = weight.shape[2:]
-    height, width = (
+    axes = (
         (x.shape[2 + i] - 1) * geometry.stride[i]
         - 2 * geometry.padding[i]
         + geometry.dilation[i] * (kernel[i] - 1)
         + output_padding[i]
         + 1
-        for i in (0, 1)
+        for i in range(len(kernel))
     )
-    size = (x.shape[0], weight.shape[1] * geometry.groups, height, width)
-    return _ConvTranspose2d.apply(
-        use(x, mapper), weight, bias, mapped_weight, geometry, size, mapper
-    )
+    size = (x.shape[0], weight.shape[1] * geometry.groups, *axes)
+    for i, length in enumerate(size[2:]):
+        if length < 1:
+            raise ValueError(
+                f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, whose result '
+                f'would have {length} elements in dimension {2 + i}, at least 1 is accepted: use '
+                'larger inputs or less padding'
+            )
+    x = use(x, mapper)
+    out = _ConvTranspose.apply(x, weight, bias, mapped_weight, geometry, size, mapper)
+    return shared(out, mapper, weight, bias)
 
 
-class _Conv2d(Function):
+class _Conv(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -81,7 +92,7 @@ class _Conv2d(Function):
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry = mapper, geometry
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
-        product = partial(mapper.backend(x).conv2d, mapped_x, mapped_weight, geometry)
+        product = partial(volumes.conv, mapper.backend(x), mapped_x, mapped_weight, geometry)
         return add_bias(product, bias, mapper)
 
     @staticmethod
@@ -93,8 +104,10 @@ class _Conv2d(Function):
         size, weight_size = ctx.sizes
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
-            backend.conv2d_input_grad(mapped_grad, weight, size, ctx.geometry) if needs_x else None,
-            backend.conv2d_weight_grad(mapped_grad, x, weight_size, ctx.geometry)
+            volumes.conv_input_grad(backend, mapped_grad, weight, size, ctx.geometry)
+            if needs_x
+            else None,
+            volumes.conv_weight_grad(backend, mapped_grad, x, weight_size, ctx.geometry)
             if needs_weight
             else None,
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
@@ -102,7 +115,7 @@ class _Conv2d(Function):
         )  # fmt: skip
 
 
-class _ConvTranspose2d(Function):
+class _ConvTranspose(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -111,15 +124,14 @@ class _ConvTranspose2d(Function):
         bias: Tensor | None,
         mapped_weight: FixedPoint,
         geometry: Geometry,
-        size: tuple[int, int, int, int],
+        size: tuple[int, ...],
         mapper: Mapper,
     ) -> Tensor:
         mapped_x = mapper(x, Role.INPUT)
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
-        product = partial(
-            mapper.backend(x).conv2d_input_grad, mapped_x, mapped_weight, size, geometry
-        )
+        backend = mapper.backend(x)
+        product = partial(volumes.conv_input_grad, backend, mapped_x, mapped_weight, size, geometry)
         return add_bias(product, bias, mapper)
 
     @staticmethod
@@ -130,8 +142,8 @@ class _ConvTranspose2d(Function):
         mapped_grad = ctx.mapper(grad, Role.GRADIENT)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
-            backend.conv2d(mapped_grad, weight, ctx.geometry) if needs_x else None,
-            backend.conv2d_weight_grad(x, mapped_grad, ctx.weight_size, ctx.geometry)
+            volumes.conv(backend, mapped_grad, weight, ctx.geometry) if needs_x else None,
+            volumes.conv_weight_grad(backend, x, mapped_grad, ctx.weight_size, ctx.geometry)
             if needs_weight
             else None,
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
@@ -141,7 +153,7 @@ class _ConvTranspose2d(Function):
 
 def _check_fits(x: Tensor, weight: Tensor, geometry: Geometry, mapper: Mapper) -> None:
     """Raises ValueError if the padded input is smaller than the dilated kernel."""
-    for i in (0, 1):
+    for i in range(len(geometry.stride)):
         reach = geometry.dilation[i] * (weight.shape[2 + i] - 1) + 1
         if x.shape[2 + i] + 2 * geometry.padding[i] < reach:
             raise ValueError(

@@ -3,8 +3,8 @@
 PyTorch adds them in float as they arrive. So each use of a tensor by an integer operation gets an
 alias of its own: the first use splits the tensor into an alias for itself and a rest, the next use
 splits that rest, and so on. The backward pass of a split adds its two gradients in integers, or
-passes on the one there is where nobody used the rest. Parameters are left as they are: PyTorch adds
-what they gather over several uses.
+passes on the one there is where nobody used the rest. Parameters are left as they are: what they
+gather over several uses is the matter of `sharing`.
 """
 
 from __future__ import annotations

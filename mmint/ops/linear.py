@@ -15,6 +15,7 @@ from .fork import use
 from .mapper import Mapper
 from .matmul import transposed
 from .saved import restore, save
+from .sharing import shared
 
 
 def linear(
@@ -28,10 +29,11 @@ def linear(
         bias: float32 (out,) or None.
     """
     x = use(x, mapper)
-    if x.dim() == 2:  # no views: a layer after this one may change its result in place
-        return _Linear.apply(x, weight, bias, mapped_weight, mapper)
-    out = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, mapped_weight, mapper)
-    return out.view(*x.shape[:-1], len(weight))
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    out = _Linear.apply(rows, weight, bias, mapped_weight, mapper)
+    out = shared(out, mapper, weight, bias)
+    # No view of rows: a layer after this one may change its result in place.
+    return out if x.dim() == 2 else out.view(*x.shape[:-1], len(weight))
 
 
 class _Linear(Function):

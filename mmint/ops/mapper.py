@@ -14,7 +14,15 @@ from .run import Moment, Site, current_run
 
 # Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
 SUM_BITS = 16
-GRADIENTS = frozenset({Role.GRADIENT, Role.GRADIENT_SUM, Role.OTHER_GRADIENT_SUM})
+GRADIENTS = frozenset(
+    {
+        Role.GRADIENT,
+        Role.GRADIENT_SUM,
+        Role.OTHER_GRADIENT_SUM,
+        Role.WEIGHT_GRADIENT_SUM,
+        Role.BIAS_GRADIENT_SUM,
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .planes import map_planes
+from .sharing import shared
 
 
 class Running(NamedTuple):
@@ -59,7 +60,8 @@ def batch_norm(
         return frozen_norm(x, zero, one, weight, bias, eps, mapper)
     statistics = {} if running is None else dict(running_mean=running.mean, running_var=running.var)
     _check_dtypes(mapper, weight=weight, bias=bias, **statistics)
-    return _BatchNorm.apply(use(x, mapper), weight, bias, running, eps, mapper, group)
+    out = _BatchNorm.apply(use(x, mapper), weight, bias, running, eps, mapper, group)
+    return shared(out, mapper, weight, bias)
 
 
 def frozen_norm(
@@ -73,7 +75,8 @@ def frozen_norm(
 ) -> Tensor:
     """Batch norm of float32 ``x`` (N, C, ...) with statistics ``mean`` and ``var`` (C,)."""
     _check_dtypes(mapper, weight=weight, bias=bias, running_mean=mean, running_var=var)
-    return _FrozenNorm.apply(use(x, mapper), weight, bias, mean, var, eps, mapper)
+    out = _FrozenNorm.apply(use(x, mapper), weight, bias, mean, var, eps, mapper)
+    return shared(out, mapper, weight, bias)
 
 
 def group_norm(
@@ -81,7 +84,36 @@ def group_norm(
 ) -> Tensor:
     """Group norm of float32 ``x`` (N, C, ...); parameters as for `batch_norm`."""
     _check_dtypes(mapper, weight=weight, bias=bias)
-    return _GroupNorm.apply(use(x, mapper), groups, weight, bias, eps, mapper)
+    out = _GroupNorm.apply(use(x, mapper), groups, weight, bias, None, eps, mapper)
+    return shared(out, mapper, weight, bias)
+
+
+def instance_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: Running | None,
+    eps: float,
+    mapper: Mapper,
+) -> Tensor:
+    """Instance norm of float32 ``x`` (N, C, ...): group norm with one channel a group.
+
+    Args:
+        weight, bias: float32 (C,) or None.
+        running: moved towards the means over images of their statistics; None if not tracked.
+
+    Raises:
+        ValueError: if there is but one value a channel and image.
+    """
+    if x.shape[2:].numel() == 1:
+        raise ValueError(
+            f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, more than 1 value '
+            'per channel and image is accepted: use larger images'
+        )
+    statistics = {} if running is None else dict(running_mean=running.mean, running_var=running.var)
+    _check_dtypes(mapper, weight=weight, bias=bias, **statistics)
+    out = _GroupNorm.apply(use(x, mapper), x.shape[1], weight, bias, running, eps, mapper)
+    return shared(out, mapper, weight, bias)
 
 
 def layer_norm(
@@ -95,7 +127,8 @@ def layer_norm(
     """Layer norm of float32 ``x`` over ``size`` elements at a time; parameters (size,) or None."""
     _check_dtypes(mapper, weight=weight, bias=bias)
     rows = use(x, mapper).reshape(-1, size)
-    return _LayerNorm.apply(rows, weight, bias, eps, mapper).view(x.shape)
+    out = _LayerNorm.apply(rows, weight, bias, eps, mapper)
+    return shared(out, mapper, weight, bias).view(x.shape)
 
 
 class _BatchNorm(Function):
@@ -198,6 +231,7 @@ class _GroupNorm(Function):
         groups: int,
         weight: Tensor | None,
         bias: Tensor | None,
+        running: Running | None,
         eps: float,
         mapper: Mapper,
     ) -> Tensor:
@@ -207,6 +241,12 @@ class _GroupNorm(Function):
         planes = backend.plane_sums(mapped)
         sums = planes.view(2, images, groups, channels // groups).sum(3)
         _keep(ctx, mapper, eps, mapped, sums, weight)
+        if running is not None:
+            mean, var, momentum = running
+            with _naming_not_finite(mapper, running_mean=mean, running_var=var):
+                for i, part in enumerate(_parts(momentum, images)):
+                    of_image = planes[:, i].contiguous()
+                    backend.update_running(mean, var, mapped, of_image, x[0, 0].numel(), part)
         with _naming_not_finite(mapper, weight=weight, bias=bias):
             return backend.group_norm(mapped, sums, weight, bias, eps)
 
@@ -220,7 +260,7 @@ class _GroupNorm(Function):
         grads = backend.group_norm_grad(mapped, x, sums, products, weight, eps)
         needs = (ctx.needs_input_grad[i] for i in (0, 2, 3))
         dx, dweight, dbias = (g if n else None for g, n in zip(grads, needs, strict=True))
-        return dx, None, dweight, dbias, None, None
+        return dx, None, dweight, dbias, None, None, None
 
 
 class _LayerNorm(Function):
@@ -247,6 +287,15 @@ class _LayerNorm(Function):
         grads = mapper.backend(grad).layer_norm_grad(mapped, x, sums, weight, eps)
         needs = ctx.needs_input_grad[:3]
         return *(g if n else None for g, n in zip(grads, needs, strict=True)), None, None
+
+
+def _parts(momentum: float, images: int) -> list[float]:
+    """How far running statistics move towards each image's, so that all count alike in the end.
+
+    Each next one shrinks those before by ``1 - part``; all have ``momentum / images`` at last.
+    """
+    share = momentum / images if images else 0.0
+    return [share / (1 - share * left) for left in reversed(range(images))]
 
 
 def _keep(

@@ -101,6 +101,10 @@ class Run:
         """Whether a backward pass will follow, which a checkpointed function may not yet show."""
         return self._to_be_replayed or torch.is_grad_enabled()
 
+    def runs_twice(self) -> bool:
+        """Whether this is a run of a checkpointed function, the first or the second."""
+        return self._to_be_replayed or self._replaying
+
     @contextmanager
     def to_be_replayed(self) -> Iterator[None]:
         """Within this context a function runs that will run again, in `replay`, for gradients."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -10,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..backends import NonFiniteError, backend_for, replays
-from ..backends.errors import naming
+from ..backends import NonFiniteError, Update, backend_for, replays
 from ..numerics import FixedPoint, RandomBits, Role, check_bits, scalar
 from ..ops.run import current_run
 
@@ -120,6 +120,7 @@ class IntSGD(Optimizer):
                 loss = closure()
         if capturing := replays.capturing():
             self._begin_capture()
+        updates: dict[torch.device, list[Update]] = {}
         number = -1
         for place, group in enumerate(self.param_groups):
             for param in group['params']:
@@ -128,7 +129,14 @@ class IntSGD(Optimizer):
                     rate = group['lr']
                     if capturing and self.capture:
                         rate = replays.Rate(rate, self.capture.rates[param.device][place])
-                    self._update(param, param.grad, group, rate, number)
+                    update = self._update(param, param.grad, group, rate, number)
+                    updates.setdefault(param.device, []).append(update)
+        for device, there in updates.items():
+            momenta = backend_for(device).sgd_step(there)
+            for update, momentum in zip(there, momenta, strict=True):
+                torch.autograd.graph.increment_version(update.param)  # a kernel wrote it
+                if momentum is not None:
+                    self.state[update.param]['momentum_buffer'] = momentum
         if not capturing:
             self.steps += 1
             self.check()
@@ -178,41 +186,27 @@ class IntSGD(Optimizer):
 
     def _update(
         self, param: Tensor, grad: Tensor, group: dict[str, Any], rate: float, number: int
-    ) -> None:
+    ) -> Update:
         name = self.names.get(param, f'parameter {number}')
         if param.dtype != torch.float32:
             raise TypeError(
                 f'{name} is of {param.dtype}, torch.float32 is accepted: convert the model with '
                 '.float()'
             )
-        state = self.state[param]
-        held = state.get('momentum_buffer')
+        held = self.state[param].get('momentum_buffer')
+        if held is not None and held.bits != group['bits']:
+            held = _to_fixed(_to_float(held), group['bits'])
         if group['momentum'] and held is None and replays.capturing():
             raise RuntimeError(
                 f'the first step of {name} was captured in a CUDA graph, a later one is accepted, '
                 'which has a momentum: call step() once before the capture'
             )
-        random = RandomBits(
-            current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER, self.number
-        )
-        with naming(lambda: self._not_finite(name)):
-            buffer = backend_for(param.device).sgd_step(
-                param,
-                grad,
-                held,
-                group['bits'],
-                rate,
-                group['momentum'],
-                group['weight_decay'],
-                group['nesterov'],
-                random,
-            )
-        torch.autograd.graph.increment_version(param)  # a kernel wrote it
-        if group['momentum'] and held is not None and self.capture is not None:
-            held.mantissa.copy_(buffer.mantissa)  # where replays read it
-            held.exponent.copy_(buffer.exponent)
-        elif group['momentum']:
-            state['momentum_buffer'] = buffer
+        return Update(
+            param, grad, held, group['bits'], rate, group['momentum'], group['weight_decay'],
+            group['nesterov'],
+            RandomBits(current_run.seed, 0, number, self.steps, Role.SGD_PARAMETER, self.number),
+            functools.partial(self._not_finite, name),
+        )  # fmt: skip
 
     @staticmethod
     def _not_finite(name: str) -> NonFiniteError:
@@ -252,13 +246,16 @@ class IntSGD(Optimizer):
             for param in group['params']:
                 buffer = self.state[param].pop('momentum_buffer', None)
                 if buffer is not None:
-                    backend = backend_for(param.device)
-                    mapped = backend.quantize(buffer, group['bits'], None)
-                    self.state[param]['momentum_buffer'] = mapped
+                    self.state[param]['momentum_buffer'] = _to_fixed(buffer, group['bits'])
 
     def __getstate__(self) -> dict[str, Any]:
         own = dict(steps=self.steps, number=self.number, names=self.names, capture=None)
         return {**super().__getstate__(), **own}
+
+
+def _to_fixed(buffer: Tensor, bits: int) -> FixedPoint:
+    mapped = backend_for(buffer.device).quantize(buffer, bits, None)
+    return mapped._replace(mantissa=mapped.mantissa.contiguous())
 
 
 def _to_float(buffer: FixedPoint) -> Tensor:

@@ -11,6 +11,7 @@ from mmint.conversion import convert
 from mmint.layers import (
     IntBatchNorm,
     IntBatchNorm2d,
+    IntFrozenBatchNorm2d,
     IntGroupNorm,
     IntLayerNorm,
     IntLayerNorm2d,
@@ -77,19 +78,22 @@ def test_norms_of_openmmlab(backend):
     for name, kwargs, abbreviation in (
         ('IntBatchNorm2d', {}, 'bn'),
         ('IntSyncBatchNorm', dict(requires_grad=False), 'bn'),
+        ('IntInstanceNorm2d', {}, 'in'),
         ('IntGroupNorm', dict(num_groups=2), 'gn'),
         ('IntLayerNorm', {}, 'ln'),
     ):
         key, layer = cnn.build_norm_layer(dict(type=name, **kwargs), 8, postfix=1)
-        assert key == f'{abbreviation}1' and layer.weight.shape == (8,) and layer.bits == 8
+        assert key == f'{abbreviation}1' and layer.bits == 8
         assert layer(torch.randn(2, 8, 3, 8)).shape == (2, 8, 3, 8)
     model = nn.Sequential(
         utils.revert_sync_batchnorm(nn.SyncBatchNorm(8)),
         cnn.build_norm_layer(dict(type='SyncBN'), 8)[1],
         cnn.build_norm_layer(dict(type='GN', num_groups=2), 8)[1],
     )
+    stock = [type(m) for m in model]
     convert(model)
-    assert [type(m) for m in model] == [IntBatchNorm, IntSyncBatchNorm, IntGroupNorm]
+    for m, *kinds in zip(model, [IntBatchNorm, IntSyncBatchNorm, IntGroupNorm], stock, strict=True):
+        assert all(isinstance(m, kind) for kind in kinds)
 
 
 def test_channels_first_layer_norm_of_mmpretrain_is_converted(backend):
@@ -98,5 +102,29 @@ def test_channels_first_layer_norm_of_mmpretrain_is_converted(backend):
     x = torch.randn(2, 6, 4, 5)
     want = model(x)
     convert(model, bits=16)
-    assert type(model[0]) is IntLayerNorm2d
+    assert isinstance(model[0], IntLayerNorm2d)
     assert (model(x) - want).abs().max() < 2.0**-10
+
+
+@pytest.mark.parametrize('module', ['torchvision.ops', 'mmdet.models.layers'])
+@pytest.mark.parametrize('eps', [1e-5, 0.0])
+@pytest.mark.parametrize('training', [True, False])
+def test_frozen_batch_norms_are_converted(module, eps, training, backend):
+    """Their parameters are buffers; torchvision sets ``eps`` to 0 for its trained weights."""
+    kind = pytest.importorskip(module).FrozenBatchNorm2d
+    stock = kind(6, eps=eps)
+    for name, buffer in stock.named_buffers():
+        buffer.copy_(torch.rand(6) + 0.5 if 'var' in name else torch.randn(6))
+    model = nn.Sequential(stock).train(training)
+    x, grad = torch.randn(2, 6, 4, 5, requires_grad=True), torch.randn(2, 6, 4, 5)
+    want = model(x)
+    (want_grad,) = torch.autograd.grad(want, x, grad)
+    convert(model, bits=16)
+    assert isinstance(model[0], IntFrozenBatchNorm2d) and isinstance(model[0], kind)
+    got = model(x)
+    assert (got - want).abs().max() < 2.0**-10
+    assert (torch.autograd.grad(got, x, grad)[0] - want_grad).abs().max() < 2.0**-10
+    model.load_state_dict(
+        dict(nn.Sequential(nn.BatchNorm2d(6)).state_dict())
+    )  # as torchvision's do
+    assert (model[0].weight == 1).all() and not list(model.parameters())

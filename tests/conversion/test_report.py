@@ -15,21 +15,46 @@ from mmint.ops.scope import ForwardScope, Place, entered
 def test_the_report_names_what_computes_in_integers_with_parameters_of_its_own():
     model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.PReLU())
     report = format_report(convert(model, exclude=['1']))
-    assert re.search(r'MultiheadAttention +class kept ', report)
-    assert re.search(r'PReLU +left alone', report)
+    assert re.search(r'MultiheadAttention +class kept +partly integer ', report)
+    assert re.search(r'PReLU +left alone +float ', report)
+
+
+@pytest.mark.parametrize(
+    'layer, arithmetic',
+    [
+        (nn.Conv2d(2, 2, 1), 'integer'),
+        (nn.Conv1d(2, 2, 1), 'integer'),
+        (nn.ConvTranspose3d(2, 2, 1), 'integer'),
+        (nn.InstanceNorm2d(2), 'integer'),
+        (nn.ReLU(), 'exact'),
+        (nn.MaxPool2d(2), 'exact'),
+        (nn.MaxPool2d(3, 2), 'exact, float gradient'),
+        (nn.Embedding(4, 4), 'exact, float gradient'),
+        (nn.Embedding(4, 4, max_norm=1.0), 'float'),
+        (nn.EmbeddingBag(4, 4), 'float'),
+        (nn.GRU(4, 4), 'float'),
+    ],
+)
+def test_the_table_says_what_a_layer_computes_in(layer, arithmetic):
+    (entry,) = convert(nn.Sequential(layer))
+    assert entry.arithmetic == arithmetic
+    assert re.search(f' {arithmetic} ', format_report([entry]))
+
+
+def test_what_is_left_out_computes_in_float():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    entries = convert(model, exclude=['1'])
+    assert [(e.after, e.arithmetic) for e in entries] == [
+        ('IntLinear', 'integer'), ('left alone', 'float'),
+    ]  # fmt: skip
 
 
 FLOAT_LAYERS = [
-    (nn.Conv1d(2, 2, 1), (1, 2, 4)),
-    (nn.Conv3d(2, 2, 1), (1, 2, 4, 4, 4)),
-    (nn.ConvTranspose1d(2, 2, 1), (1, 2, 4)),
-    (nn.BatchNorm3d(2), (1, 2, 4, 4, 4)),
-    (nn.InstanceNorm2d(2, affine=True), (1, 2, 4, 4)),
     (nn.LSTM(4, 4), (3, 4)),
     (nn.GRU(4, 4), (3, 4)),
     (nn.LSTMCell(4, 4), (3, 4)),
     (nn.PReLU(), (3, 4)),
-    (nn.Embedding(4, 4), None),
+    (nn.Bilinear(4, 4, 2), None),
 ]
 
 
@@ -50,18 +75,22 @@ def assert_stays_float(layer, *inputs):
 
 @pytest.mark.parametrize('layer, shape', FLOAT_LAYERS, ids=lambda v: type(v).__name__)
 def test_layers_without_an_integer_counterpart_are_float_and_said_to_be(layer, shape):
-    x = torch.tensor([1, 2]) if shape is None else torch.randn(shape)
-    assert_stays_float(copy.deepcopy(layer), x)
+    inputs = [torch.randn(3, 4)] * 2 if shape is None else [torch.randn(shape)]
+    assert_stays_float(copy.deepcopy(layer), *inputs)
 
 
-def test_layers_of_torchvision_are_float_and_said_to_be():
+def test_deformable_convolutions_are_float_and_said_to_be():
     ops = pytest.importorskip('torchvision').ops
     x = torch.randn(1, 2, 4, 4)
     assert_stays_float(ops.DeformConv2d(2, 2, 1), x, torch.randn(1, 2, 4, 4))
-    frozen = ops.FrozenBatchNorm2d(2)
-    frozen.running_mean.uniform_()
-    frozen.bias.uniform_()
-    assert_stays_float(frozen, x)
+
+
+def test_layers_without_parameters_are_listed():
+    frozen = pytest.importorskip('torchvision').ops.FrozenBatchNorm2d(2)
+    (entry,) = convert(nn.Sequential(frozen))
+    assert (entry.before, entry.after, entry.bits, entry.parameters) == (
+        'FrozenBatchNorm2d', 'IntFrozenBatchNorm2d', 8, 0,
+    )  # fmt: skip
 
 
 class DeformConv2dPack(nn.Conv2d):
@@ -77,12 +106,5 @@ def test_of_a_deformable_convolution_the_offsets_become_integer(monkeypatch):
     monkeypatch.setattr(registered, '_FLOAT_LAYERS', {name})
     model = nn.Sequential(DeformConv2dPack())
     assert [(entry.after, entry.bits) for entry in convert(model)] == [
-        ('DeformConv2dPack', None), ('IntConv2d', 8),
+        ('left alone', None), ('IntConv2d', 8),
     ]  # fmt: skip
-
-
-def test_a_subclass_that_inherits_forward_is_what_it_calls():
-    """`conv2d` and `linear` are integer where any module calls them, `batch_norm` is not."""
-    kinds = [type('Mine', (kind,), {}) for kind in (nn.Conv2d, nn.Linear, nn.BatchNorm2d)]
-    model = nn.Sequential(kinds[0](2, 2, 1), kinds[1](2, 2), kinds[2](2))
-    assert [entry.after for entry in convert(model)] == ['class kept', 'class kept', 'Mine']

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comparison import BITS, any_float32, mantissas
 
-from mmint.backends import NonFiniteError, Pooling, cuda, reference
+from mmint.backends import NonFiniteError, Pooling, Update, cuda, reference
 from mmint.backends.cuda import finite
 from mmint.backends.errors import naming
 from mmint.backends.magnitudes import known_magnitude, remember_magnitude
@@ -241,10 +241,14 @@ def steps(backend, shape, bits, settings, scale, nesterov, count=3):
     param, buffer = torch.randn(shape, generator=generator), None
     for step in range(count):
         grad = torch.randn(shape, generator=generator) * (0 if step == 1 else scale)
-        buffer = backend.sgd_step(
-            param, grad, buffer, bits, *settings, nesterov, BITS._replace(iteration=step)
-        )
+        random = BITS._replace(iteration=step)
+        update = Update(param, grad, buffer, bits, *settings, nesterov, random)
+        (buffer,) = backend.sgd_step([update])
     return param, buffer
+
+
+def same_momentum(a, b):
+    return a is b is None or same_fixed_point(a, b)
 
 
 @pytest.mark.parametrize('bits', [8, 12, 16])
@@ -257,16 +261,33 @@ def test_sgd(bits, nesterov):
     for shape, (setting, scale) in zip(shapes, itertools.product(settings, scales), strict=False):
         param, buffer = steps(cuda, shape, bits, setting, scale, nesterov)
         expected, expected_buffer = steps(reference, shape, bits, setting, scale, nesterov)
-        assert same(param, expected) and same_fixed_point(buffer, expected_buffer)
+        assert same(param, expected) and same_momentum(buffer, expected_buffer)
 
 
 @pytest.mark.parametrize('nesterov', [False, True])
 def test_sgd_of_many_blocks(nesterov):
-    """A large parameter takes a launch for each phase, with the same bits."""
     shape, setting = (16_500,), (0.1, 0.9, 1e-3)
     param, buffer = steps(cuda, shape, 16, setting, 1e-3, nesterov)
     expected, expected_buffer = steps(reference, shape, 16, setting, 1e-3, nesterov)
     assert same(param, expected) and same_fixed_point(buffer, expected_buffer)
+
+
+def test_sgd_of_many_parameters():
+    """More than one launch takes, each with settings and bits of its own; nothing is fine too."""
+    assert cuda.sgd_step([]) == []
+    sizes = [1, 70, 5000, 0, 33] * 7
+    results = []
+    for backend in (cuda, reference):
+        torch.manual_seed(3)
+        updates = [
+            Update(torch.randn(n), torch.randn(n), None, 16 if n % 2 else 8, 0.01 * (i + 1), 0.9,
+                   1e-4 * i, i % 3 == 0, BITS._replace(layer=i))
+            for i, n in enumerate(sizes)
+        ]  # fmt: skip
+        momenta = backend.sgd_step(updates)
+        results.append([(u.param, m) for u, m in zip(updates, momenta, strict=True)])
+    for (param, momentum), (other, expected) in zip(*results, strict=True):
+        assert same(param, other) and same_fixed_point(momentum, expected)
 
 
 def test_sgd_of_subnormals():
@@ -275,7 +296,7 @@ def test_sgd_of_subnormals():
         params = [start.clone(), start.clone()]
         grad = torch.randn(100) * 1e-42
         buffers = [
-            backend.sgd_step(param, grad, None, 16, 0.5, 0.9, 0.1, True, BITS)
+            backend.sgd_step([Update(param, grad, None, 16, 0.5, 0.9, 0.1, True, BITS)])[0]
             for backend, param in zip((cuda, reference), params, strict=True)
         ]
         assert same(*params) and same_fixed_point(*buffers)
@@ -285,7 +306,7 @@ def test_sgd_in_place_and_strided():
     start, grad = torch.randn(6, 5), torch.randn(5, 6).t()
     params = [start.t().contiguous().t(), start.clone()]
     for backend, param in zip((cuda, reference), params, strict=True):
-        backend.sgd_step(param, grad, None, 16, 0.1, 0.9, 1e-3, True, BITS)
+        backend.sgd_step([Update(param, grad, None, 16, 0.1, 0.9, 1e-3, True, BITS)])
     assert params[0].stride() == (1, 6)
     assert torch.equal(params[0], params[1])
 
@@ -298,7 +319,8 @@ def test_sgd_not_finite(value, numel):
     bad[-1] = value
     for param, grad in ((bad, good), (good, bad)):
         before = param.clone()
-        buffer = cuda.sgd_step(param, grad, None, 16, 0.1, 0.9, 0.0, True, BITS)
+        update = Update(param, grad, None, 16, 0.1, 0.9, 0.0, True, BITS)
+        (buffer,) = cuda.sgd_step([update])
         assert same(param, before) and not buffer.mantissa.any() and buffer.exponent == 0
         with pytest.raises(NonFiniteError):
             cuda.check(CPU)

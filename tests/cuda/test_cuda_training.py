@@ -26,19 +26,19 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Of pixels to pixels, with a residual connection."""
+    """Of pixels to pixels, with a residual connection, a norm used twice and a learnt offset."""
 
     def __init__(self, channels):
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm, self.offset = nn.LayerNorm(channels), nn.Parameter(torch.randn(1, channels))
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x):
         tokens = x.flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(self.norm(tokens)).chunk(3, -1)
+        q, k, v = self.qkv(self.norm(tokens + self.offset)).chunk(3, -1)
         scores = q @ k.transpose(1, 2)
         weights = scores.cpu().softmax(-1).to(x.device)  # in float: the same bits on the CPU only
-        tokens = tokens + self.out(weights @ v)
+        tokens = tokens + self.out(self.norm(weights @ v))
         return tokens.transpose(1, 2).reshape(x.shape)
 
 

@@ -28,7 +28,7 @@ from comparison import (
 from torch import nn
 
 import mmint
-from mmint.backends import Geometry, NonFiniteError, Pooling, backend_for, cuda, reference
+from mmint.backends import Geometry, NonFiniteError, Pooling, Update, backend_for, cuda, reference
 from mmint.backends.cuda import finite
 from mmint.backends.errors import naming
 from mmint.ops.run import current_run
@@ -238,11 +238,12 @@ def test_sgd(bits, nesterov):
         params, buffers = [start.to(GPU), start.clone()], [None, None]
         for step in range(3):
             grad = torch.randn(numel) * scale
+            random = BITS._replace(iteration=step)
             buffers = [
-                backend.sgd_step(
-                    param, grad.to(param.device), buffer, bits, 0.1, 0.9, 1e-3, nesterov,
-                    BITS._replace(iteration=step),
-                )
+                backend.sgd_step([
+                    Update(param, grad.to(param.device), buffer, bits, 0.1, 0.9, 1e-3, nesterov,
+                           random)
+                ])[0]
                 for backend, param, buffer in zip((cuda, reference), params, buffers, strict=True)
             ]  # fmt: skip
             assert_same(*params)

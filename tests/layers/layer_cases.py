@@ -8,19 +8,21 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
+from mmint import layers
 
 
-def conv(*args, **kwargs):
-    return IntConv2d, nn.Conv2d, args, kwargs
+def conv(*args, axes=2, **kwargs):
+    name = f'Conv{axes}d'
+    return getattr(layers, f'Int{name}'), getattr(nn, name), args, kwargs
 
 
-def transposed(*args, **kwargs):
-    return IntConvTranspose2d, nn.ConvTranspose2d, args, kwargs
+def transposed(*args, axes=2, **kwargs):
+    name = f'ConvTranspose{axes}d'
+    return getattr(layers, f'Int{name}'), getattr(nn, name), args, kwargs
 
 
 def linear(*args, **kwargs):
-    return IntLinear, nn.Linear, args, kwargs
+    return layers.IntLinear, nn.Linear, args, kwargs
 
 
 CASES = {
@@ -43,6 +45,32 @@ CASES = {
     'conv-empty-batch': (conv(3, 4, 3, padding=1), (0, 3, 7, 8)),
     'conv-one-pixel': (conv(3, 4, 1), (1, 3, 1, 1)),
     'conv-many-channels': (conv(130, 67, 1), (1, 130, 3, 3)),
+    'conv1d': (conv(5, 7, 3, axes=1), (2, 5, 9)),
+    'conv1d-stride': (conv(4, 6, 3, 2, 1, 2, groups=2, bias=False, axes=1), (2, 4, 11)),
+    'conv1d-depthwise': (conv(4, 4, 3, padding=1, groups=4, axes=1), (2, 4, 11)),
+    'conv1d-padding-same': (conv(3, 4, 4, padding='same', axes=1), (2, 3, 8)),
+    'conv1d-circular': (conv(3, 4, 3, padding=2, padding_mode='circular', axes=1), (2, 3, 8)),
+    'conv1d-one-image': (conv(3, 4, 3, axes=1), (3, 8)),
+    'conv1d-empty-batch': (conv(3, 4, 3, axes=1), (0, 3, 8)),
+    'conv3d': (conv(3, 4, 3, padding=1, axes=3), (2, 3, 4, 5, 6)),
+    'conv3d-1x1x1': (conv(3, 4, 1, bias=False, axes=3), (2, 3, 4, 5, 3)),
+    'conv3d-stride': (conv(3, 4, (3, 2, 3), (2, 1, 2), (1, 0, 1), axes=3), (2, 3, 7, 5, 6)),
+    'conv3d-leftover-slices': (conv(3, 4, 2, stride=3, axes=3), (2, 3, 7, 5, 6)),
+    'conv3d-dilation': (conv(2, 3, 3, 1, (4, 2, 2), (4, 2, 2), axes=3), (2, 2, 6, 5, 6)),
+    'conv3d-groups': (conv(4, 6, (2, 3, 1), groups=2, axes=3), (2, 4, 4, 5, 3)),
+    'conv3d-depthwise': (conv(4, 4, 3, padding=1, groups=4, axes=3), (2, 4, 3, 4, 3)),
+    'conv3d-taps-in-the-padding': (
+        conv(2, 3, (5, 1, 1), padding=(2, 0, 0), axes=3),
+        (2, 2, 1, 3, 2),
+    ),
+    'conv3d-padding-same': (conv(2, 3, (4, 2, 1), padding='same', axes=3), (2, 2, 5, 4, 3)),
+    'conv3d-padding-valid': (conv(2, 3, 2, padding='valid', axes=3), (2, 2, 5, 4, 3)),
+    'conv3d-replicate': (
+        conv(2, 3, 3, padding=1, padding_mode='replicate', axes=3),
+        (2, 2, 4, 4, 3),
+    ),
+    'conv3d-one-image': (conv(2, 3, 2, axes=3), (2, 4, 4, 3)),
+    'conv3d-empty-batch': (conv(2, 3, 2, axes=3), (0, 2, 4, 4, 3)),
     'transposed': (transposed(5, 7, 3), (2, 5, 6, 4)),
     'transposed-stride': (transposed(4, 6, 4, stride=2, padding=1), (2, 4, 5, 7)),
     'transposed-output-padding': (
@@ -54,6 +82,16 @@ CASES = {
     'transposed-depthwise': (transposed(4, 4, 4, stride=2, padding=1, groups=4), (2, 4, 5, 5)),
     'transposed-one-image': (transposed(3, 4, 2, stride=2), (3, 7, 8)),
     'transposed-empty-batch': (transposed(3, 4, 2, stride=2), (0, 3, 7, 8)),
+    'transposed1d': (transposed(4, 6, 3, 2, 1, 1, groups=2, axes=1), (2, 4, 9)),
+    'transposed1d-one-image': (transposed(3, 4, 3, axes=1), (3, 9)),
+    'transposed3d': (transposed(3, 4, (3, 2, 3), axes=3), (2, 3, 4, 3, 4)),
+    'transposed3d-stride': (transposed(3, 4, 3, 2, 1, 1, axes=3), (2, 3, 3, 2, 4)),
+    'transposed3d-groups': (transposed(4, 6, 2, groups=2, bias=False, axes=3), (2, 4, 3, 2, 4)),
+    'transposed3d-dilation': (
+        transposed(2, 3, 3, padding=2, dilation=(3, 2, 1), axes=3),
+        (2, 2, 3, 3, 4),
+    ),
+    'transposed3d-empty-batch': (transposed(3, 4, 2, axes=3), (0, 3, 3, 2, 4)),
     'linear': (linear(20, 9), (6, 20)),
     'linear-no-bias': (linear(20, 9, bias=False), (6, 20)),
     'linear-vector': (linear(20, 9), (20,)),
@@ -111,5 +149,5 @@ def mapped(x, bits, random):
     if random is None:
         return torch.round(x.double() / step) * step
     drawn = random.draw(x.numel()).view(x.shape)
-    fine = torch.floor(x.double().abs() / step * 2**16)
-    return torch.sign(x) * torch.floor((fine + drawn) / 2**16) * step
+    fine = torch.trunc(x.double() / step * 2**16)
+    return torch.floor((fine + drawn) / 2**16) * step

@@ -46,7 +46,9 @@ def test_two_calls_in_one_iteration_draw_different_bits():
         assert not torch.equal(a, b)
 
 
-@pytest.mark.parametrize('case', ['conv-3x3', 'conv-reflect', 'transposed-stride', 'linear'])
+@pytest.mark.parametrize(
+    'case', ['conv-3x3', 'conv-reflect', 'conv1d', 'conv3d', 'transposed-stride', 'linear']
+)
 def test_evaluation_rounds_to_nearest_and_draws_nothing(case):
     layer, twin, x, _ = build(case)
     layer.eval()
@@ -78,7 +80,7 @@ def mappings(backend):
         yield roles
 
 
-@pytest.mark.parametrize('case', ['conv-3x3', 'transposed-stride', 'linear'])
+@pytest.mark.parametrize('case', ['conv-3x3', 'conv3d', 'transposed-stride', 'linear'])
 def test_a_weight_is_mapped_once_an_iteration(case, mappings):
     layer, _, x, grad = build(case)
     for iteration in range(3):
@@ -90,7 +92,7 @@ def test_a_weight_is_mapped_once_an_iteration(case, mappings):
         assert mappings.count(Role.INPUT) == 4
 
 
-@pytest.mark.parametrize('case', ['conv-3x3', 'transposed-stride', 'linear'])
+@pytest.mark.parametrize('case', ['conv-3x3', 'conv3d', 'transposed-stride', 'linear'])
 def test_a_gradient_is_mapped_once_for_both_products(case, mappings):
     layer, _, x, grad = build(case)
     run(layer, x, grad)
@@ -136,7 +138,7 @@ def test_a_weight_that_changed_without_a_trace_is_mapped_anew(training, monkeypa
         assert not layer(x).any()
 
 
-@pytest.mark.parametrize('case', ['conv-3x3', 'transposed-stride', 'linear'])
+@pytest.mark.parametrize('case', ['conv-3x3', 'conv3d', 'transposed-stride', 'linear'])
 def test_copies_and_files_keep_a_layer(case):
     layer, _, x, grad = build(case, bits=6)
     run(layer, x, grad)

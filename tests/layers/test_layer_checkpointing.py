@@ -6,7 +6,7 @@ import torch.utils.checkpoint
 from layer_cases import build
 from torch import nn
 
-from mmint.layers import IntConv2d, IntConvTranspose2d
+from mmint.layers import IntConv2d, IntConv3d, IntConvTranspose2d
 from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.run import current_run
 
@@ -23,17 +23,19 @@ def checkpoint(monkeypatch):
 
 
 class Twice(nn.Module):
-    """Three layers, one of them called twice."""
+    """Four layers, one of them called twice."""
 
     def __init__(self):
         super().__init__()
         self.first = IntConv2d(3, 4, 3, padding=1)
         self.second = IntConv2d(4, 4, 3, padding=1)
         self.third = IntConvTranspose2d(4, 2, 2, stride=2)
+        self.volume = IntConv3d(1, 1, 3, padding=1)
 
     def forward(self, x):
         x = self.second(self.first(x).relu())
-        return self.third(self.second(x.relu()))
+        x = self.volume(self.second(x.relu())[:, None]).squeeze(1)
+        return self.third(x)
 
 
 def run_checkpointed(model, x, iteration, **kwargs):
@@ -50,6 +52,19 @@ def run_checkpointed(model, x, iteration, **kwargs):
     return [part.detach(), other.detach(), x.grad, *(p.grad.clone() for p in model.parameters())]
 
 
+def assert_alike(actual, expected, use_reentrant):
+    """Outputs, input gradient and parameters' gradients are the same, to the bit.
+
+    Re-entrant segments are backward passes of their own, between which PyTorch adds the gradients
+    of a shared parameter, in float. That is within the rounding of their integer sums, of 16 bits;
+    other random bits of the layers would differ by 1e-2.
+    """
+    for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
+        exact = i < 3 or not use_reentrant
+        most = 0 if exact else 16 * 2.0**-15 * float(b.abs().max())
+        torch.testing.assert_close(a, b, rtol=0, atol=most)
+
+
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('use_reentrant', [True, False])
 def test_checkpointing_gives_the_bits_of_no_checkpointing(checkpoint, use_reentrant, training):
@@ -58,10 +73,8 @@ def test_checkpointing_gives_the_bits_of_no_checkpointing(checkpoint, use_reentr
     model, x = Twice().train(training), torch.randn(2, 3, 6, 6)
     for iteration in range(2):
         plain = run_checkpointed(model, x, iteration)
-        for a, b in zip(
-            plain, run_checkpointed(model, x, iteration, use_reentrant=use_reentrant), strict=True
-        ):
-            assert torch.equal(a, b)
+        segments = run_checkpointed(model, x, iteration, use_reentrant=use_reentrant)
+        assert_alike(segments, plain, use_reentrant)
 
 
 @pytest.mark.parametrize('use_reentrant', [True, False])
@@ -85,12 +98,9 @@ def test_nested_checkpointing_gives_the_bits_of_no_checkpointing(checkpoint, use
             return self.model(self.last(self.model(x)))
 
     outer = Outer()
-    plain = run_checkpointed(outer, x, 0, use_reentrant=use_reentrant)
+    nested = run_checkpointed(outer, x, 0, use_reentrant=use_reentrant)
     outer.__class__ = Plain
-    for a, b in zip(plain, run_checkpointed(outer, x, 0), strict=True):
-        # float32 sums of a shared weight's gradients, which PyTorch adds in another order here;
-        # other random bits would differ by 1e-2
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert_alike(nested, run_checkpointed(outer, x, 0), use_reentrant)
 
 
 def test_checkpointing_is_wrapped_once(checkpoint):

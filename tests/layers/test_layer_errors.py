@@ -8,7 +8,15 @@ import torch.utils.checkpoint
 from layer_cases import build, run
 
 from mmint.backends import NonFiniteError
-from mmint.layers import IntConv2d, IntConvTranspose2d, IntLinear
+from mmint.layers import (
+    IntConv1d,
+    IntConv2d,
+    IntConv3d,
+    IntConvTranspose2d,
+    IntConvTranspose3d,
+    IntInstanceNorm2d,
+    IntLinear,
+)
 from mmint.ops.run import current_run
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
@@ -23,6 +31,18 @@ pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
         (IntConvTranspose2d(3, 8, 3), (1, 4, 8, 8), '3 is accepted in dimension -3'),
         (IntConv2d(3, 8, 3), (8, 8), 'one of 3 or 4 dimensions is accepted'),
         (IntConv2d(3, 8, 3, dilation=2), (1, 3, 4, 9), 'at least 5 in dimension 2 is accepted'),
+        (IntConv1d(3, 8, 3), (1, 4, 9), '3 is accepted in dimension -2'),
+        (IntConv1d(3, 8, 3), (1, 3, 2), 'at least 3 in dimension 2 is accepted'),
+        (IntConv3d(3, 8, 3), (1, 3, 9), 'one of 4 or 5 dimensions is accepted'),
+        (IntConv3d(3, 8, 3), (1, 3, 2, 9, 9), 'at least 3 in dimension 2 is accepted'),
+        (IntConv3d(3, 8, 3), (1, 3, 9, 9, 2), 'at least 3 in dimension 4 is accepted'),
+        (
+            IntConvTranspose3d(3, 8, 1, padding=2),
+            (1, 3, 2, 9, 9),
+            'have -2 elements in dimension 2, at least 1',
+        ),
+        (IntInstanceNorm2d(3), (1, 3, 1, 1), 'more than 1 value per channel and image'),
+        (IntInstanceNorm2d(3, affine=True), (1, 4, 5, 5), '3 is accepted in dimension -3'),
     ],
 )
 def test_an_input_of_another_shape_is_refused(layer, shape, message):
@@ -51,7 +71,7 @@ def test_an_input_on_another_device_is_refused(case):
         layer(x.to('meta'))
 
 
-@pytest.mark.parametrize('case', ['conv-3x3', 'transposed-stride', 'linear'])
+@pytest.mark.parametrize('case', ['conv-3x3', 'conv1d', 'conv3d', 'transposed-stride', 'linear'])
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize('tensor', ['an input', 'a weight', 'a bias', 'a gradient'])
 def test_a_non_finite_value_is_reported_with_layer_tensor_and_iteration(case, value, tensor):

@@ -18,7 +18,11 @@ from mmint.layers import (
     IntBatchNorm,
     IntBatchNorm1d,
     IntBatchNorm2d,
+    IntBatchNorm3d,
     IntGroupNorm,
+    IntInstanceNorm1d,
+    IntInstanceNorm2d,
+    IntInstanceNorm3d,
     IntLayerNorm,
     IntLayerNorm2d,
     IntSyncBatchNorm,
@@ -33,9 +37,19 @@ LAYERS = {
     'batch 2d': (IntBatchNorm2d, nn.BatchNorm2d, (6,), (4, 6, 5, 7)),
     'batch 1d': (IntBatchNorm1d, nn.BatchNorm1d, (6,), (8, 6)),
     'batch 1d long': (IntBatchNorm1d, nn.BatchNorm1d, (6,), (3, 6, 9)),
+    'batch 3d': (IntBatchNorm3d, nn.BatchNorm3d, (6,), (2, 6, 3, 5, 4)),
     'sync': (IntSyncBatchNorm, nn.BatchNorm2d, (6,), (4, 6, 5, 7)),
     'group': (IntGroupNorm, nn.GroupNorm, (3, 6), (4, 6, 5, 7)),
     'group rows': (IntGroupNorm, nn.GroupNorm, (2, 6), (4, 6)),
+    'instance': (IntInstanceNorm2d, nn.InstanceNorm2d, (6, EPS, 0.1, True), (4, 6, 5, 7)),
+    'instance 1d': (IntInstanceNorm1d, nn.InstanceNorm1d, (6, EPS, 0.1, True), (3, 6, 9)),
+    'instance 3d': (IntInstanceNorm3d, nn.InstanceNorm3d, (6, EPS, 0.1, True), (2, 6, 3, 5, 4)),
+    'instance tracked': (
+        IntInstanceNorm2d,
+        nn.InstanceNorm2d,
+        (6, EPS, 0.1, True, True),
+        (4, 6, 5, 7),
+    ),
     'layer': (IntLayerNorm, nn.LayerNorm, (24,), (2, 5, 24)),
     'layer several': (IntLayerNorm, nn.LayerNorm, ((5, 7),), (4, 6, 5, 7)),
 }
@@ -109,6 +123,24 @@ def test_settings_of_batch_norm_mean_what_they_mean_in_pytorch(backend):
             x = x + 1
         for g, w in zip(layer.buffers(), twin.buffers(), strict=True):
             assert (g - w).abs().max() <= 2.0**-12 * w.abs().max()
+
+
+@pytest.mark.parametrize('momentum', [0.1, 1.0, None])
+def test_settings_of_instance_norm_mean_what_they_mean_in_pytorch(momentum, backend):
+    _, _, x, grad = build('instance')
+    for kwargs in (dict(momentum=momentum, track_running_stats=True), dict()):
+        layer = IntInstanceNorm2d(6, bits=16, **kwargs)
+        twin = nn.InstanceNorm2d(6, **kwargs).double()
+        for training in (True, True, False):
+            got = run(layer.train(training), x, grad)
+            want = run(twin.train(training), x.double(), grad.double())
+            for g, w in zip(got, want, strict=True):
+                assert (g.double() - w).abs().max() <= 2.0**-10 * w.abs().max()
+            x = x + torch.linspace(0, 2, 4).view(4, 1, 1, 1)
+        for g, w in zip(layer.buffers(), twin.buffers(), strict=True):
+            assert (g - w).abs().max() <= 2.0**-12 * w.abs().max()
+    assert layer(x[0]).shape == x[0].shape
+    assert IntInstanceNorm2d(3)(x).shape == x.shape  # without parameters, as in PyTorch
 
 
 def test_evaluation_uses_running_statistics_and_rounds_to_nearest(backend):
@@ -300,7 +332,10 @@ def test_one_value_a_channel_is_refused_in_training(backend):
         (IntBatchNorm2d(3), (2, 3, 4)),
         (IntBatchNorm2d(3), (2, 4, 4, 3)),
         (IntBatchNorm1d(3), (2, 3, 4, 4)),
+        (IntBatchNorm3d(3), (2, 3, 4, 4)),
         (IntBatchNorm(3), (3,)),
+        (IntInstanceNorm2d(3), (4, 4)),
+        (IntInstanceNorm3d(3), (2, 3, 4)),
         (IntSyncBatchNorm(3), (2, 4, 4, 4)),
         (IntGroupNorm(1, 3), (2, 4)),
         (IntLayerNorm(3), (2, 4)),

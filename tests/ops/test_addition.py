@@ -7,11 +7,24 @@ import pytest
 import torch
 import torch.utils.checkpoint
 from comparison import BITS
-from stock_code import SIGMAS, Residual, assert_same, convert_, mapper, ones_place
+from stock_code import (
+    SIGMAS,
+    Residual,
+    assert_all_same,
+    assert_same,
+    convert_,
+    in_scope,
+    mapper,
+    ones_place,
+    trained,
+)
 from torch import nn
 
 from mmint.backends import NonFiniteError
+from mmint.numerics import Role
 from mmint.ops.addition import add
+from mmint.ops.checkpoint import make_checkpoint_replay
+from mmint.ops.mapper import SUM_BITS
 from mmint.ops.scope import current_place
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
@@ -38,8 +51,8 @@ def mapped(values, bits, draws):
         exponent += 1
     mantissas = []
     for value, drawn in zip(values, draws, strict=True):
-        fine = math.floor(abs(Fraction(value)) / Fraction(2) ** exponent * 2**16)
-        mantissas.append(int(math.copysign(fine + drawn >> 16, value)))
+        fine = math.trunc(Fraction(value) / Fraction(2) ** exponent * 2**16)
+        mantissas.append(fine + drawn >> 16)
     return mantissas, exponent
 
 
@@ -119,3 +132,84 @@ def test_the_gradient_of_a_sum_is_that_of_its_operands():
     add(x, y, mapper()).backward(grad)
     assert_same(x.grad, grad)
     assert_same(y.grad, grad)
+
+
+BROADCASTS = {
+    'position embedding': ((2, 7, 5), (1, 7, 5)),
+    'without the batch': ((2, 7, 5), (7, 5)),
+    'bias': ((2, 7, 5), (5,)),
+    'first operand': ((5,), (2, 7, 5)),
+    'channels of images': ((2, 3, 6, 5), (1, 3, 1, 1)),
+    'places of images': ((2, 3, 6, 5), (2, 1, 6, 5)),
+    'rows and columns': ((2, 6, 1, 5), (1, 6, 7, 1)),
+}
+
+
+@pytest.mark.parametrize('case', BROADCASTS)
+def test_what_is_broadcast_is_added_as_if_it_were_repeated(case):
+    x, y = (torch.randn(size) for size in BROADCASTS[case])
+    shape = torch.broadcast_shapes(x.shape, y.shape)
+    repeated = add(x.expand(shape).contiguous(), y.expand(shape).contiguous(), mapper())
+    assert_same(add(x, y, mapper()), repeated)
+
+
+@pytest.mark.parametrize('case', BROADCASTS)
+def test_the_gradient_of_what_is_broadcast_is_an_exact_sum_of_mantissas(case, backend):
+    x, y = (torch.randn(size, requires_grad=True) for size in BROADCASTS[case])
+    out = add(x, y, mapper())
+    grad = torch.randn(out.shape)
+    out.backward(grad)
+    mantissa, exponent, _ = backend.quantize(grad, SUM_BITS, mapper().random(Role.GRADIENT))
+    for leaf in (x, y):
+        exact = mantissa.double().sum_to_size(leaf.shape) * 2.0 ** int(exponent)
+        assert_same(leaf.grad, grad if leaf.shape == grad.shape else exact.float())
+
+
+BROADCAST_IN_INTEGERS = {
+    'parameter': lambda x, y: (x, nn.Parameter(y)),
+    'view of a parameter': lambda x, y: (x, nn.Parameter(y.flatten()).view(y.shape)),
+    'computed': lambda x, y: (x, nn.Parameter(y) * 1),
+}
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('case', BROADCAST_IN_INTEGERS)
+def test_what_is_learnt_is_broadcast_in_integers(case, training, calls):
+    """What is computed of it only where it has a gradient, as masks have none."""
+    with torch.set_grad_enabled(training):
+        x, y = BROADCAST_IN_INTEGERS[case](torch.randn(2, 7, 5), torch.randn(1, 7, 5))
+        in_scope(lambda x, y: x + y, x, y)
+        in_scope(lambda x, y: x.add_(y), x, y)
+    assert calls['add'] == (2 if training or case != 'computed' else 0)
+
+
+class Embedded(nn.Module):
+    """Adds to a batch what a layer makes of a table."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.fc = nn.Parameter(torch.randn(7, 5)), nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.fc(x + self.fc(self.table)) + self.table
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_both_runs_of_a_checkpointed_function_broadcast_alike(reentrant, monkeypatch):
+    stock = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', getattr(stock, '__wrapped__', stock))
+    make_checkpoint_replay()
+    outs = []
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Embedded()
+            self.inner.fc.register_forward_hook(lambda _, args, out: outs.append(out.detach()))
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=reentrant)
+
+    trained(convert_(Checkpointed()), torch.randn(2, 7, 5))
+    first, second = outs[:2], outs[2:]  # the second may end early
+    assert_all_same(second, first[: len(second)])

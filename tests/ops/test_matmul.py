@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.utils.checkpoint
-from stock_code import SIGMAS, in_scope, mapper, ones_place
+from stock_code import SIGMAS, assert_close_at_16_bits, in_scope, mapper, ones_place
 
 from mmint.ops.matmul import matmul
 
@@ -95,3 +95,30 @@ def test_einsum_of_two_operands(equation, calls):
     actual = torch.autograd.grad(out, (a, b), grad)
     for one, other in zip(actual, torch.autograd.grad(expected, (a, b), grad), strict=True):
         torch.testing.assert_close(one, other, atol=1e-2, rtol=0)
+
+
+WRITTEN = {
+    'mm': (torch.mm, (4, 5), (5, 3)),
+    'x.mm': (lambda a, b: a.mm(b), (4, 5), (5, 3)),
+    'matrix and vector': (torch.matmul, (4, 5), (5,)),
+    'matrices and vector': (torch.matmul, (2, 4, 5), (5,)),
+    'vector and matrices': (torch.matmul, (4,), (2, 4, 5)),
+    'addmm': (torch.addmm, (4, 6), (4, 5), (5, 6)),
+    'addmm of a bias': (torch.addmm, (6,), (4, 5), (5, 6)),
+    'x.addmm': (lambda x, a, b: x.addmm(a, b), (4, 6), (4, 5), (5, 6)),
+    'baddbmm': (torch.baddbmm, (2, 4, 6), (2, 4, 5), (2, 5, 6)),
+}
+
+
+@pytest.mark.parametrize('case', WRITTEN)
+def test_every_way_to_write_a_product(case, calls):
+    function, *sizes = WRITTEN[case]
+    assert_close_at_16_bits(function, *(torch.randn(size) / 2 for size in sizes))
+    assert calls['matmul'] == 3
+
+
+def test_a_mask_stays_in_float_where_it_is_added_to_a_product(calls):
+    mask = torch.zeros(4, 6).masked_fill(torch.ones(4, 6).triu(2) > 0, -math.inf)
+    a, b = torch.randn(2, 4, 5), torch.randn(2, 5, 6)
+    out = in_scope(torch.baddbmm, mask, a, b)
+    assert torch.equal(out.isinf(), (mask + out).isinf()) and calls == {'matmul': 1}

@@ -29,6 +29,12 @@ POOLING = {
     'adaptive': lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
     'adaptive in one dimension': lambda x: F.adaptive_avg_pool2d(x, (None, 2)),
     'adaptive, more than there is': lambda x: F.adaptive_avg_pool2d(x, 13),
+    'one dimension': lambda x: F.avg_pool1d(x[0], 3, 2, 1),
+    'one dimension, module': lambda x: nn.AvgPool1d(4)(x[0]),
+    'adaptive of one dimension': lambda x: F.adaptive_avg_pool1d(x[0], 4),
+    'global of one dimension': lambda x: nn.AdaptiveAvgPool1d(1)(x[0]),
+    'mean of tokens': lambda x: x[0].mean(1),
+    'mean of tokens, by keyword': lambda x: torch.mean(x[0], dim=(-2,)),
     'mean of pixels': lambda x: x.mean((2, 3)),
     'mean of pixels, dimensions kept': lambda x: torch.mean(x, [-2, -1], keepdim=True),
 }
@@ -61,6 +67,8 @@ def test_a_mean_is_exact_to_one_place_of_float32(case, calls):
 
 def test_pooling_without_a_scope_around_it(calls):
     """As of a neck that has no parameters."""
-    model = convert_(nn.Conv2d(3, 3, 1), nn.Sequential(nn.AdaptiveAvgPool2d(1)), nn.Flatten())
-    model[1](torch.randn(2, 3, 4, 4))
-    assert calls['avg_pool2d'] == 1
+    pools = nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(2), nn.AdaptiveAvgPool1d(1), nn.AvgPool1d(2)
+    model = convert_(nn.Conv2d(3, 3, 1), *(nn.Sequential(pool) for pool in pools))
+    for i, x in zip((1, 2, 3, 4), torch.randn(4, 2, 3, 4, 4), strict=True):
+        model[i](x if i < 3 else x[0])
+    assert calls['avg_pool2d'] == 4

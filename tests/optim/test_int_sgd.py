@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from mmint.backends import NonFiniteError, cpu, reference
+from mmint.backends import NonFiniteError, Update, cpu, reference
 from mmint.numerics import RandomBits, Role
 from mmint.ops.run import begin_iteration, current_run
 from mmint.optim import IntSGD
@@ -189,6 +189,22 @@ def test_every_group_has_its_own_numbers():
     assert (ours[2] - parameters((9, 4), (6,), (5,))[2]).abs().max() <= unit(3.0)
 
 
+def test_a_group_may_change_its_bits():
+    """Its momentum goes on at the new width, with errors within those of the coarser grid."""
+    results = []
+    for first, second in ((16, 8), (8, 16), (16, 16)):
+        params = parameters((9, 4))
+        optimizer = IntSGD(params, lr=0.1, momentum=0.9, bits=first)
+        grads = gradients(params, 4)
+        train(optimizer, params, grads[:2])
+        optimizer.param_groups[0]['bits'] = second
+        train(optimizer, params, grads[2:])
+        assert optimizer.state[params[0]]['momentum_buffer'].bits == second
+        results.append(params[0].detach())
+    for result in results[:2]:
+        assert (result - results[2]).abs().max() <= 4 * 3 * unit(float(result.abs().max()), 8)
+
+
 def test_a_parameter_without_a_gradient_is_left_alone():
     params = parameters((9, 4), (6,))
     before = params[1].detach().clone()
@@ -335,7 +351,7 @@ def test_subnormal_gradients_that_round_to_zero_leave_the_same_bits_on_both_back
             param = torch.tensor([3.0, -5.0, 7.0]) * 2.0**-110
             grad = torch.full((3,), 2.0**-149)
             settings = (16, 0.1, 0.9, 2.0**-60, False, random._replace(iteration=iteration))
-            buffer = backend.sgd_step(param, grad, None, *settings)
+            (buffer,) = backend.sgd_step([Update(param, grad, None, *settings)])
             results.append((param, buffer.mantissa, buffer.exponent))
         for a, b in zip(*results, strict=True):
             assert torch.equal(a, b)

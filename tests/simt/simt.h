@@ -21,6 +21,7 @@
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __constant__ static const
+#define __grid_constant__
 #define SIMT_JOIN_(a, b) a##b
 #define SIMT_JOIN(a, b) SIMT_JOIN_(a, b)
 /* Between two arrays lies a gap that belongs to neither. */
@@ -290,7 +291,7 @@ inline float __fmaf_rz(float a, float b, float c) {
     return rounded > sum ? nextafterf(rounded, 0.0f) : rounded;
 }
 inline int __float2int_rn(float x) { return (int)rintf(x); }
-inline unsigned __float2uint_rz(float x) { return x != x ? 0 : (unsigned)x; }
+inline int __float2int_rz(float x) { return x != x ? 0 : (int)x; }
 
 template <typename T> T __ldg(const T *at) { return *at; }
 template <typename T> T __ldcg(const T *at) { return *at; }

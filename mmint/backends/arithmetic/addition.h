@@ -5,6 +5,7 @@
 #pragma once
 
 #include "arithmetic/mapping.h"
+#include "arithmetic/philox.h"
 
 enum { ADDITION_ALIGNMENT = 40 };
 
@@ -15,7 +16,7 @@ typedef struct {
 } addition_t;
 
 /* The random bits that operand t sees of the element's. */
-MMINT_FUNCTION uint32_t seen_by(int t, uint32_t drawn) { return t ? 0xFFFF - drawn : drawn; }
+MMINT_FUNCTION uint32_t seen_by(int t, uint32_t drawn) { return t ? antithetic(drawn) : drawn; }
 
 /* Of operands with these largest magnitudes. */
 MMINT_FUNCTION addition_t addition_of(uint32_t top_x, bool x_counts, uint32_t top_y, bool y_counts,

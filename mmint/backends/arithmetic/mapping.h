@@ -17,28 +17,30 @@ MMINT_FUNCTION int64_t quantize_one(uint32_t pattern, int exponent, bool stochas
     const uint32_t magnitude = pattern & 0x7FFFFFFF;
     const int shift = exponent + 150 - int_max(field_of(magnitude), 1);
     const uint64_t mantissa = mantissa24_of(magnitude);
-    return with_sign(stochastic ? shift_right_stochastic(mantissa, shift, drawn)
-                                : shift_right_even(mantissa, shift),
-                     pattern >> 31);
+    return stochastic ? shift_right_stochastic(with_sign(mantissa, pattern >> 31), shift, drawn)
+                      : with_sign(shift_right_even(mantissa, shift), pattern >> 31);
 }
 
-/* The same where no element of the tensor is above its exponent's range: with p <= 15 bits the
- * shift is at least 24 - p >= 9, so that 32 bits hold mantissa24 << 16 >> shift. */
+/* A float32 pattern in units of 2**exponent with 16 fraction bits, cut towards zero, where no element
+ * of the tensor is above its exponent's range: with p <= 15 bits the shift is at least 24 - p >= 9,
+ * so that 32 bits hold mantissa24 << 16 >> shift. */
+MMINT_FUNCTION int32_t fine_of(uint32_t pattern, int exponent) {
+    const uint32_t magnitude = pattern & 0x7FFFFFFF, mantissa = mantissa24_of(magnitude);
+    const int cut = exponent + 150 - int_max(field_of(magnitude), 1) - FRACTION_BITS;
+    const int32_t fine = (int32_t)(cut >= 0 ? mantissa >> int_min(cut, 31) : mantissa << -cut);
+    return pattern >> 31 ? -fine : fine;
+}
+
+/* As `quantize_one`, where `fine_of` is right. */
 MMINT_FUNCTION int32_t map_one(uint32_t pattern, int exponent, bool stochastic, uint32_t drawn) {
+    if (stochastic) return (fine_of(pattern, exponent) + (int32_t)drawn) >> FRACTION_BITS;
     const uint32_t magnitude = pattern & 0x7FFFFFFF, mantissa = mantissa24_of(magnitude);
     const int shift = exponent + 150 - int_max(field_of(magnitude), 1);
-    uint32_t rounded;
-    if (stochastic) {
-        const int cut = shift - FRACTION_BITS;
-        const uint32_t fine = cut >= 0 ? mantissa >> int_min(cut, 31) : mantissa << -cut;
-        rounded = (fine + drawn) >> FRACTION_BITS;
-    } else {
-        const int right = int_min(shift, 25); /* further right all is rounded to zero */
-        const uint32_t kept = mantissa >> right, rest = mantissa - (kept << right);
-        const uint32_t half = 1u << (right - 1);
-        rounded = kept + (rest > half || (rest == half && (kept & 1)));
-    }
-    return pattern >> 31 ? -(int32_t)rounded : (int32_t)rounded;
+    const int right = int_min(shift, 25); /* further right all is rounded to zero */
+    const uint32_t kept = mantissa >> right, rest = mantissa - (kept << right);
+    const uint32_t half = 1u << (right - 1);
+    const int32_t rounded = (int32_t)(kept + (rest > half || (rest == half && (kept & 1))));
+    return pattern >> 31 ? -rounded : rounded;
 }
 
 /* The float32 nearest to mantissa * 2**exponent, rounded once, ties to even; |exponent| < 2**30. */

@@ -47,11 +47,12 @@ MMINT_FUNCTION uint64_t shift_either_way_even(uint64_t magnitude, int shift) {
     return (magnitude + half - (half > 0) + odd) >> right << left;
 }
 
-/* magnitude / 2**shift, rounded up with `drawn` random bits; magnitude below 2**47 where
- * 0 < shift < 16. */
-MMINT_FUNCTION uint64_t shift_right_stochastic(uint64_t magnitude, int shift, uint32_t drawn) {
-    if (shift <= 0) return shift < -63 ? 0 : magnitude << -shift;
+/* integer / 2**shift, cut to 16 fraction bits towards zero, and with `drawn` random bits added there
+ * rounded down; below 2**47 where 0 < shift < 16. */
+MMINT_FUNCTION int64_t shift_right_stochastic(int64_t integer, int shift, uint32_t drawn) {
+    const uint64_t magnitude = magnitude_of(integer);
+    if (shift <= 0) return with_sign(shift < -63 ? 0 : magnitude << -shift, integer < 0);
     const int cut = shift - FRACTION_BITS;
     const uint64_t fine = cut > 62 ? 0 : cut >= 0 ? magnitude >> cut : magnitude << -cut;
-    return (fine + drawn) >> FRACTION_BITS;
+    return (with_sign(fine, integer < 0) + drawn) >> FRACTION_BITS;
 }

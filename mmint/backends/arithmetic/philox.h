@@ -1,7 +1,8 @@
-/* Philox 4x32-10 (Salmon et al., SC 2011) as mmint/numerics/random_bits.py defines it.
+/* Philox 4x32-7 (Salmon et al., SC 2011) as mmint/numerics/random_bits.py defines it.
  *
- * One block of four words holds the 16 bits of eight elements: with g = block / 8, l = block % 8,
- * half h of word w is for element 64 * g + 16 * w + 2 * l + h. */
+ * One block of four words is eight draws of 16 bits, each for two neighbours: with g = block / 8,
+ * l = block % 8, draw d = 2 * w + h, half h of word w, is for element 128 * g + 16 * d + 2 * l, and
+ * its complement for the next one. */
 #pragma once
 
 #include "arithmetic/language.h"
@@ -11,7 +12,14 @@
 #define PHILOX_K0 0x9E3779B9u
 #define PHILOX_K1 0xBB67AE85u
 
-enum { PHILOX_ROUNDS = 10, GROUP = 64, BLOCKS_OF_GROUP = 8 };
+enum {
+    PHILOX_ROUNDS = 7,
+    GROUP = 128, /* consecutive elements, served by as many blocks: */
+    BLOCKS_OF_GROUP = 8,
+    SERVED = 16, /* elements that a block serves, with as many draws: */
+    DRAWS = 8,
+    PAIR_STEP = 16 /* from the elements of a block's draw to those of its next */
+};
 
 /* The arguments that every kernel with random bits takes: whether it draws any, and their name. In
  * a CUDA graph c1 is a distance from `iteration`, else NULL. */
@@ -65,17 +73,29 @@ MMINT_FUNCTION philox_words philox(random_words name, uint32_t block) {
     return s;
 }
 
-MMINT_FUNCTION uint32_t word_of(philox_words words, int w) {
-    return w == 0 ? words.x : w == 1 ? words.y : w == 2 ? words.z : words.w;
+/* Draw d of a block. */
+MMINT_FUNCTION uint32_t draw_of(philox_words words, int d) {
+    const uint32_t word = d < 2 ? words.x : d < 4 ? words.y : d < 6 ? words.z : words.w;
+    return d & 1 ? word >> 16 : word & 0xFFFF;
 }
 
-/* The element for which a block's half 0 of word 0 is; word w is 16 w further, half 1 one on. */
+/* What the second of two neighbours takes. */
+MMINT_FUNCTION uint32_t antithetic(uint32_t drawn) { return 0xFFFF - drawn; }
+
+/* The first element that a block serves, with draw 0; draw d is PAIR_STEP * d further. */
 MMINT_FUNCTION int64_t first_element(int64_t block) {
-    return (block >> 3 << 6) + ((block & 7) << 1);
+    return (block >> 3 << 7) + ((block & 7) << 1);
 }
 
-/* The bits of one element; its seven neighbours in the block are computed for nothing. */
+/* Of a block's sixteen elements number e, in order: how far it is from the first, and its bits. */
+MMINT_FUNCTION int distance_of(int e) { return PAIR_STEP * (e >> 1) + (e & 1); }
+MMINT_FUNCTION uint32_t bits_of(philox_words words, int e) {
+    const uint32_t drawn = draw_of(words, e >> 1);
+    return e & 1 ? antithetic(drawn) : drawn;
+}
+
+/* The bits of one element; fifteen others in the block are computed for nothing. */
 MMINT_FUNCTION uint32_t draw_one(random_words name, int64_t i) {
-    const philox_words words = philox(name, (uint32_t)((i >> 6 << 3) + (i >> 1 & 7)));
-    return word_of(words, (int)(i >> 4 & 3)) >> ((i & 1) << 4) & 0xFFFF;
+    const philox_words words = philox(name, (uint32_t)((i >> 7 << 3) + (i >> 1 & 7)));
+    return bits_of(words, (int)((i >> 4 & 7) << 1 | (i & 1)));
 }

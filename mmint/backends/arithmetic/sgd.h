@@ -1,28 +1,19 @@
-/* The plan of an update by stochastic gradient descent: reference/sgd.py for one parameter.
+/* One parameter's update by stochastic gradient descent: reference/sgd.py.
  *
- * Gradient and parameter are mapped to mantissas. Three sums follow each other: the direction (the
- * new momentum), Nesterov's direction, and the updated parameter. Each takes two sweeps over the
- * elements: the largest sum of aligned terms, then all sums narrowed by it. What the sweeps find is
- * in `sgd_seen`, and the plan of what comes next follows from it.
+ * Three sums follow each other, each of at most three terms: the direction (the new momentum),
+ * Nesterov's direction, and the updated parameter. The exponent of each follows from the largest
+ * magnitudes of what comes in, so that the plan of all three is known before the first element.
  *
- * Products are below 2**30 and go left by at most 28 bits, so that int64 holds the sums. */
+ * A sum has 32 fraction bits, and at most 2**15 of its units: int64 holds it. A product is one of
+ * two integers of 16 bits, below 2**30. */
 #pragma once
 
 #include "arithmetic/mapping.h"
 
-enum { SGD_ALIGNMENT = 28 };
+enum { SUM_FRACTION_BITS = 32, BOUND_BITS = 40 };
 
 /* mmint/numerics/random_bits.py, Role */
-enum {
-    SGD_PARAMETER = 16,
-    SGD_GRADIENT,
-    SGD_DIRECTION_SUM,
-    SGD_MOMENTUM,
-    SGD_NESTEROV_SUM,
-    SGD_NESTEROV,
-    SGD_UPDATE_SUM,
-    SGD_UPDATE
-};
+enum { SGD_PARAMETER = 16, SGD_MOMENTUM, SGD_NESTEROV, SGD_UPDATE };
 
 typedef struct {
     int64_t mantissa, exponent;
@@ -33,103 +24,141 @@ typedef struct {
     sgd_factor momentum, decay, rate; /* the rate with a minus */
 } sgd_settings;
 
-/* Where the mantissas are: int8 where not `wide`, which the momenta share. */
+/* Largest magnitudes: of gradient and parameter as patterns of float32, of the old momentum as a
+ * mantissa, 0 in the first step. */
 typedef struct {
-    const void *grad, *param, *old, *buffer, *nesterov; /* old: NULL in the first step */
-    int old_exponent;
-    bool wide;
-} sgd_mantissas;
+    uint32_t grad, param, momentum;
+    int momentum_exponent;
+} sgd_tops;
 
-/* Largest magnitudes, 0 where nobody has looked yet: the first two as patterns of float32, then of
- * mantissas, of which only matters whether they are 0, then of sums. */
+/* Mantissas that share an exponent, and what none of their magnitudes exceeds. */
 typedef struct {
-    uint64_t grad_pattern, param_pattern, grad, param, momentum, direction, nesterov, update;
-} sgd_seen;
-
-/* Mantissas times a factor; `counts` unless they are all zero. */
-typedef struct {
-    const void *mantissa;
-    bool wide, counts;
     int exponent;
-    int64_t factor;
+    int64_t top;
+} sgd_number;
+
+/* What a term adds to a sum: its mantissa times `factor`, shifted left by `shift`, or right. */
+typedef struct {
+    int32_t factor;
+    int shift;
 } sgd_term;
 
-/* Terms at a common exponent, each shifted right (left where negative); `draws`: some go right. */
+/* momentum (or direction) + param + grad, narrowed to `exponent`. */
 typedef struct {
-    sgd_term terms[3];
-    int shift[3], exponent, role;
-    bool draws;
+    int exponent;
+    bool has_grad;
+    sgd_term momentum, param;
 } sgd_sum;
 
 typedef struct {
-    int grad_exponent, param_exponent, buffer_exponent;
-    sgd_sum direction, nesterov, update;
+    int param_exponent;
+    bool nesterov;
+    sgd_sum direction, ahead, update;
 } sgd_plan;
 
-MMINT_FUNCTION sgd_term sgd_term_of(const void *mantissa, bool wide, int exponent, bool counts) {
-    const sgd_term term = {mantissa, wide, counts, exponent, 1};
-    return term;
+/* ---- the plan ---- */
+
+/* top / 2**right, rounded up. */
+MMINT_FUNCTION int64_t ceil_shifted(int64_t top, int right) {
+    return right <= 0 ? top << -right : right > 62 ? top > 0 : -(-top >> right);
 }
 
-MMINT_FUNCTION sgd_term sgd_times(sgd_term term, sgd_factor factor) {
-    term.counts = term.counts && factor.mantissa;
-    term.factor = factor.mantissa;
-    term.exponent += (int)factor.exponent;
-    return term;
+MMINT_FUNCTION sgd_number sgd_times(sgd_number x, sgd_factor factor) {
+    const sgd_number product = {x.exponent + (int)factor.exponent,
+                                x.top * (int64_t)magnitude_of(factor.mantissa)};
+    return product;
 }
 
-MMINT_FUNCTION sgd_sum sgd_align(sgd_term first, sgd_term second, sgd_term third, int role) {
-    sgd_sum s = {{first, second, third}, {0, 0, 0}, 0, role, false};
-    if (!first.counts && !second.counts && !third.counts) s.terms[0].counts = true;
-    int low = 0, high = 0;
-    bool any = false;
-    for (int i = 0; i < 3; i++) {
-        if (!s.terms[i].counts) continue;
-        low = any ? int_min(low, s.terms[i].exponent) : s.terms[i].exponent;
-        high = any ? int_max(high, s.terms[i].exponent) : s.terms[i].exponent;
-        any = true;
-    }
-    s.exponent = int_max(low, high - SGD_ALIGNMENT);
-    for (int i = 0; i < 3; i++) {
-        if (!s.terms[i].counts) continue;
-        s.shift[i] = s.exponent - s.terms[i].exponent;
-        s.draws = s.draws || s.shift[i] > 0;
-    }
-    return s;
-}
-
-/* By how much sums go right so that the largest, `top`, fits `bits`. */
+/* By how much a sum of magnitude `top` at most goes right to fit `bits`. */
 MMINT_FUNCTION int sgd_narrowing(uint64_t top, int bits) {
-    const int p = bits - 1, shift = bit_length(top) - p;
-    return shift > 0 && top > (uint64_t)most_of(p) << shift ? shift + 1 : shift;
+    const int p = bits - 1, shift = int_max(bit_length(top) - p, 0);
+    return top > (uint64_t)most_of(p) << shift ? shift + 1 : shift;
 }
 
-MMINT_FUNCTION int sgd_narrowed_exponent(const sgd_sum *sum, uint64_t top, int bits) {
-    return top ? sum->exponent + sgd_narrowing(top, bits) : 0;
+/* The exponent at which the sum of these terms fits `bits`, and its largest magnitude there. */
+MMINT_FUNCTION sgd_number sgd_fit(const sgd_number *terms, int bits) {
+    bool any = false;
+    int high = 0;
+    int64_t bound = 0;
+    for (int i = 0; i < 3; i++) {
+        const int length = bit_length((uint64_t)terms[i].top) + terms[i].exponent;
+        if (terms[i].top) high = any ? int_max(high, length) : length;
+        any = any || terms[i].top;
+    }
+    const int common = any ? high - BOUND_BITS : 0;
+    for (int i = 0; i < 3; i++)
+        if (terms[i].top) bound += ceil_shifted(terms[i].top, common - terms[i].exponent);
+    const int shift = sgd_narrowing((uint64_t)bound, bits);
+    const sgd_number sum = {common + shift, ceil_shifted(bound, shift)};
+    return sum;
 }
 
-/* The sums, as far as what was seen makes them. */
-MMINT_FUNCTION sgd_plan sgd_plan_of(const sgd_settings *a, const sgd_mantissas *of, sgd_seen seen) {
+MMINT_FUNCTION sgd_term sgd_term_of(sgd_number product, sgd_factor factor, int exponent) {
+    sgd_term term = {0, 0};
+    if (!product.top) return term;
+    term.factor = (int32_t)factor.mantissa;
+    term.shift = int_max(product.exponent - exponent + SUM_FRACTION_BITS, -63);
+    return term;
+}
+
+/* Plans a sum; returns what comes out. */
+MMINT_FUNCTION sgd_number sgd_plan_sum(sgd_sum *sum, sgd_number momentum, sgd_factor of_momentum,
+                                       sgd_number param, sgd_factor of_param, sgd_number grad,
+                                       int bits) {
+    const sgd_number terms[3] = {sgd_times(momentum, of_momentum), sgd_times(param, of_param),
+                                 grad};
+    const sgd_number made = sgd_fit(terms, bits);
+    sum->exponent = made.exponent;
+    sum->momentum = sgd_term_of(terms[0], of_momentum, made.exponent);
+    sum->param = sgd_term_of(terms[1], of_param, made.exponent);
+    sum->has_grad = grad.top != 0;
+    return made;
+}
+
+/* Of a largest magnitude. */
+MMINT_FUNCTION sgd_number sgd_number_of(uint32_t magnitude) {
+    const sgd_number number = {int_max(field_of(magnitude), 1) - 150, mantissa24_of(magnitude)};
+    return number;
+}
+
+MMINT_FUNCTION sgd_plan sgd_plan_of(const sgd_settings *a, sgd_tops tops) {
     const int bits = (int)a->bits;
-    const sgd_term nothing = sgd_term_of(0, true, 0, false);
+    const sgd_factor one = {1, 0};
+    const sgd_number grad = sgd_number_of(tops.grad), top = sgd_number_of(tops.param);
+    const sgd_number old = {tops.momentum_exponent, tops.momentum}, nothing = {0, 0};
     sgd_plan p;
-    p.grad_exponent = exponent_of((uint32_t)seen.grad_pattern, bits);
-    p.param_exponent = exponent_of((uint32_t)seen.param_pattern, bits);
-    const sgd_term grad = sgd_term_of(of->grad, true, p.grad_exponent, seen.grad != 0);
-    const sgd_term param = sgd_term_of(of->param, true, p.param_exponent, seen.param != 0);
-    const sgd_term old =
-        of->old ? sgd_term_of(of->old, of->wide, of->old_exponent, seen.momentum != 0) : nothing;
-    const sgd_term decayed = sgd_times(param, a->decay);
-    p.direction = sgd_align(grad, decayed, sgd_times(old, a->momentum), SGD_DIRECTION_SUM);
-    p.buffer_exponent = sgd_narrowed_exponent(&p.direction, seen.direction, bits);
-    const sgd_term buffer =
-        sgd_term_of(of->buffer, of->wide, p.buffer_exponent, seen.direction != 0);
-    p.nesterov = sgd_align(grad, decayed, sgd_times(buffer, a->momentum), SGD_NESTEROV_SUM);
-    sgd_term step = buffer;
-    if (a->nesterov)
-        step =
-            sgd_term_of(of->nesterov, true, sgd_narrowed_exponent(&p.nesterov, seen.nesterov, bits),
-                        seen.nesterov != 0);
-    p.update = sgd_align(param, sgd_times(step, a->rate), nothing, SGD_UPDATE_SUM);
+    p.nesterov = a->nesterov != 0;
+    p.param_exponent = exponent_of(tops.param, bits);
+    const sgd_number param = {p.param_exponent,
+                              ceil_shifted(top.top, p.param_exponent - top.exponent)};
+    const sgd_number made =
+        sgd_plan_sum(&p.direction, old, a->momentum, param, a->decay, grad, bits);
+    const sgd_number ahead = sgd_plan_sum(&p.ahead, made, a->momentum, param, a->decay, grad, bits);
+    sgd_plan_sum(&p.update, p.nesterov ? ahead : made, a->rate, param, one, nothing, bits);
     return p;
+}
+
+/* ---- an element ---- */
+
+MMINT_FUNCTION int64_t sgd_product(int32_t mantissa, sgd_term term) {
+    const int64_t product = mantissa * term.factor;
+    return term.shift >= 0 ? product * ((int64_t)1 << term.shift) : product >> -term.shift;
+}
+
+/* A gradient in the sum's units, cut towards zero. */
+MMINT_FUNCTION int64_t sgd_fine(uint32_t pattern, int exponent) {
+    const uint32_t magnitude = pattern & 0x7FFFFFFF;
+    const int left = int_max(field_of(magnitude), 1) - 150 - exponent + SUM_FRACTION_BITS;
+    const uint64_t mantissa = mantissa24_of(magnitude);
+    return with_sign(left >= 0 ? mantissa << left : mantissa >> int_min(-left, 63), pattern >> 31);
+}
+
+/* The sum, rounded to nearest at 16 fraction bits, and these with `drawn`. */
+MMINT_FUNCTION int32_t sgd_summed(const sgd_sum *s, int32_t momentum, int32_t param, uint32_t grad,
+                                  uint32_t drawn) {
+    int64_t total = sgd_product(momentum, s->momentum) + sgd_product(param, s->param);
+    if (s->has_grad) total += sgd_fine(grad, s->exponent);
+    const int64_t half = (int64_t)1 << (SUM_FRACTION_BITS - FRACTION_BITS - 1);
+    total = (total + half) >> (SUM_FRACTION_BITS - FRACTION_BITS);
+    return (int32_t)((total + drawn) >> FRACTION_BITS);
 }

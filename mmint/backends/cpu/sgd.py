@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
+from ...numerics import FixedPoint, Role
+from ..errors import NonFiniteError, naming
+from ..host.updates import Memory, factor
+from ..update import Update
 from .library import ready
-from .operands import check_finite, random_words, with_exponent
 
 
-def sgd_step(
-    param: Tensor,
-    grad: Tensor,
-    momentum_buffer: FixedPoint | None,
-    bits: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-    random: RandomBits,
-) -> FixedPoint:
+def sgd_step(updates: Sequence[Update]) -> list[FixedPoint | None]:
     """As `Backend.sgd_step`."""
-    dtype = mantissa_dtype(bits)
-    values, grad = param.detach().contiguous(), grad.detach().contiguous()
-    buffer = torch.empty(param.shape, dtype=dtype)
-    old, old_exponent = None, 0
-    if momentum_buffer is not None:
-        old = momentum_buffer.mantissa.to(dtype).contiguous()
-        old_exponent = int(momentum_buffer.exponent)
-    exponent = ready().sgd_step(
-        param=values, grad=grad, momentum=old, out=buffer, n=param.numel(), bits=bits,
-        momentum_exponent=old_exponent, **with_exponent('momentum_factor', scalar(momentum)),
-        **with_exponent('weight_decay', scalar(weight_decay)),
-        **with_exponent('negative_lr', scalar(-lr)), nesterov=nesterov,
-        **random_words(random._replace(role=Role(0))), threads=torch.get_num_threads(),
+    memory = [Memory.of(update) for update in updates]
+    rows = array('q')
+    for update, held in zip(updates, memory, strict=True):
+        rows.extend(_row(update, held))
+    failed = ready().sgd_step(
+        updates=torch.frombuffer(rows, dtype=torch.int64) if rows else None,
+        count=len(memory), threads=torch.get_num_threads(),
     )  # fmt: skip
-    check_finite(exponent)
-    if values.data_ptr() != param.data_ptr():
-        param.detach().copy_(values)
-    return FixedPoint(buffer, torch.tensor(exponent, dtype=torch.int32), bits)
+    if failed:
+        with naming(updates[failed - 1].not_finite):
+            raise NonFiniteError
+    for update, held in zip(updates, memory, strict=True):
+        held.write_back(update)
+    return [held.momentum for held in memory]
+
+
+def _row(update: Update, held: Memory) -> tuple[int, ...]:
+    """The struct ``update_t`` of elements/sgd.h."""
+    momentum, exponent = 0, 0
+    if held.momentum is not None and held.mantissa is not None:
+        momentum, exponent = held.mantissa.data_ptr(), held.momentum.exponent.data_ptr()
+    return (
+        held.param.data_ptr(), held.grad.data_ptr(), momentum, exponent, held.is_first,
+        held.param.numel(), update.bits, update.nesterov, *factor(update.momentum),
+        *factor(update.weight_decay), *factor(-update.lr),
+        *update.random._replace(role=Role(0)).words(),
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 /* Addition of two tensors in integers: reference/addition.py.
  *
  * `weigh` takes the maxima of both operands, and finds out whether any mantissa is not zero, which
- * only a tensor of subnormals leaves open. `add` gives each thread one Philox block, that is eight
+ * only a tensor of subnormals leaves open. `add` gives each thread one Philox block, that is sixteen
  * elements in pairs 16 apart, whose mantissas it aligns and adds.
  *
  * If an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
@@ -64,11 +64,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int64_t block = first_index(); block < blocks; block += stride()) {
         const uint4 words = stochastic ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
+        for (int e = 0; e < SERVED; e++) {
+            const int64_t i = first_element(block) + distance_of(e);
             if (i >= n) break;
-            const uint32_t drawn = word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF;
-            const float made = add_one(&a, x[i], y[i], stochastic, drawn);
+            const float made = add_one(&a, x[i], y[i], stochastic, bits_of(words, e));
             out[i] = made;
             top = max(top, magnitude_bits(made));
         }

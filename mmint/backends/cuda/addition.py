@@ -9,7 +9,7 @@ from ...numerics import RandomBits
 from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
 from . import finite
-from .launch import THREADS, launch, words
+from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument
 from .mapping import magnitudes_of
 
@@ -28,7 +28,7 @@ def add(
     n, device = x.numel(), x.device
     weighed = torch.zeros(WEIGHED_WORDS, dtype=torch.int32, device=device)
     if n:
-        blocks = -(-n // 64 * 8 // THREADS)
+        blocks = -(-n // SERVED // THREADS)
         operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
         launch(
             'addition.cu', 'weigh', min(MAX_WEIGHING_BLOCKS, blocks), THREADS,

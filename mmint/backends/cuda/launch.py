@@ -14,6 +14,7 @@ from .launcher import Argument, launcher, tensors_of
 
 THREADS = 256
 MAX_BLOCKS = 2048
+SERVED = 16  # elements for which a thread computes random bits: numerics/random_bits.py
 
 
 def launch(

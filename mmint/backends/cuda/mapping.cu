@@ -4,8 +4,8 @@
  * as a bit pattern; the blocks of the second pass take the maximum of those few again, so that no
  * atomics and no zeroed memory are needed, and compute the exponent each for itself.
  *
- * The second pass gives each thread one Philox block, that is eight elements, which lie in pairs 16
- * apart in the order of the logical shape. `quantize_*` writes in that order. `quantize_images_*`
+ * The second pass gives each thread one Philox block, that is sixteen elements, which lie in pairs
+ * 16 apart in the order of the logical shape. `quantize_*` writes in that order. `quantize_images_*`
  * turns (N, C, H * W) into (N, H * W, C): a block collects a tile of up to 32 channels by 512
  * pixels in shared memory, runs of consecutive elements in the logical order, and writes it
  * channels-last, words of as many channels as fit.
@@ -114,21 +114,20 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
         const uint32_t *x = m.x + first;
         T *to = out + first;
         const philox_words words = drawn_by<STOCHASTIC>(random, block);
-        if (pairs && first + 49 < n) {
-            uint2 of[4];
+        if (pairs && first + distance_of(SERVED - 1) < n) {
+            uint2 of[DRAWS];
 #pragma unroll
-            for (int w = 0; w < 4; w++) of[w] = *(const uint2 *)(x + 16 * w);
+            for (int d = 0; d < DRAWS; d++) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
 #pragma unroll
-            for (int w = 0; w < 4; w++)
-                put(to + 16 * w, round.pair(of[w].x, of[w].y, word_of(words, w)), true);
+            for (int d = 0; d < DRAWS; d++)
+                put(to + PAIR_STEP * d, round.pair(of[d].x, of[d].y, draw_of(words, d)), true);
             continue;
         }
         const int left = (int)min(n - first, (int64_t)GROUP);
 #pragma unroll 1
-        for (int w = 0; w < 4 && 16 * w < left; w++) {
-            const bool both = 16 * w + 1 < left;
-            put(to + 16 * w, round.pair(x[16 * w], both ? x[16 * w + 1] : 0, word_of(words, w)),
-                both);
+        for (int d = 0, at = 0; at < left; d++, at += PAIR_STEP) {
+            const bool both = at + 1 < left;
+            put(to + at, round.pair(x[at], both ? x[at + 1] : 0, draw_of(words, d)), both);
         }
     }
 }
@@ -180,29 +179,30 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                                 : place + (int)__umulhi(place, by_pixels) * (PITCH - pixels);
             };
             if (pairs) { /* each inside of the run, or outside */
-                uint2 of[4];
+                uint2 of[DRAWS];
 #pragma unroll
-                for (int w = 0; w < 4; w++) {
-                    const int place = place0 + 16 * w;
-                    of[w] = make_uint2(0, 0);
-                    if (place >= 0 && place < length) of[w] = *(const uint2 *)(x + 16 * w);
+                for (int d = 0; d < DRAWS; d++) {
+                    const int place = place0 + PAIR_STEP * d;
+                    of[d] = make_uint2(0, 0);
+                    if (place >= 0 && place < length) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
                 }
 #pragma unroll
-                for (int w = 0; w < 4; w++) {
-                    const int place = place0 + 16 * w;
+                for (int d = 0; d < DRAWS; d++) {
+                    const int place = place0 + PAIR_STEP * d;
                     if (place >= 0 && place < length)
-                        put(tile + at(place), round.pair(of[w].x, of[w].y, word_of(words, w)),
+                        put(tile + at(place), round.pair(of[d].x, of[d].y, draw_of(words, d)),
                             true);
                 }
                 continue;
             }
 #pragma unroll 1
-            for (int w = 0; w < 4; w++) {
-                const int place = place0 + 16 * w;
+            for (int d = 0; d < DRAWS; d++) {
+                const int place = place0 + PAIR_STEP * d;
                 const bool first = place >= 0 && place < length;
                 const bool second = place >= -1 && place + 1 < length;
-                const uint32_t pair = round.pair(first ? x[16 * w] : 0, second ? x[16 * w + 1] : 0,
-                                                 word_of(words, w));
+                const uint32_t pair =
+                    round.pair(first ? x[PAIR_STEP * d] : 0, second ? x[PAIR_STEP * d + 1] : 0,
+                               draw_of(words, d));
                 if (first) tile[at(place)] = (T)pair;
                 if (second) tile[at(place + 1)] = (T)(pair >> 8 * sizeof(T));
             }

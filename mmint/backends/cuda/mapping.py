@@ -8,7 +8,7 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..magnitudes import known_magnitude
 from . import finite
-from .launch import THREADS, launch, words
+from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument, launcher
 
 TILE_CHANNELS, TILE_PIXELS = 32, 512
@@ -28,7 +28,7 @@ def quantize(
     x = x.detach().contiguous()
     dtype, device = mantissa_dtype(bits), x.device
     images, channels, pixels = 1, 1, x.numel()
-    name, blocks = 'quantize', -(-x.numel() // 64 * 8 // THREADS)
+    name, blocks = 'quantize', -(-x.numel() // SERVED // THREADS)
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     mantissa = torch.empty(x.shape, dtype=dtype, device=device, memory_format=layout)
     if not mantissa.is_contiguous():

@@ -2,13 +2,14 @@
  *
  * A magnitude is cut to 16 fractional bits by one multiplication with a power of two: of at most 8
  * bits, t = floor(|x| * 2**(16 - exponent)) stays below 2**23, so that |x| * 2**(16 - exponent) +
- * 2**23, rounded towards zero, has t in its low bits, and with the random bits added to them the
- * mantissa's magnitude in byte 2. To nearest, x * 2**-exponent + 1.5 * 2**23 has the mantissa in its
- * low byte. Wider mantissas are converted, which takes longer; where a float32 cannot be the power of
+ * 2**23, rounded towards zero, has t in its low bits and zeros above up to bit 24. With its sign and
+ * the random bits added, the mantissa is in byte 2. To nearest, x * 2**-exponent + 1.5 * 2**23 has
+ * the mantissa in its low byte. Wider mantissas are converted, which takes longer; where a float32 cannot be the power of
  * two, `map_one` takes its place. */
 #pragma once
 
 #include "arithmetic/mapping.h"
+#include "arithmetic/philox.h"
 #include "device.cuh"
 
 template <typename T> __device__ __forceinline__ uint32_t packed(int32_t first, int32_t second) {
@@ -18,9 +19,9 @@ template <typename T> __device__ __forceinline__ uint32_t packed(int32_t first, 
 
 /* Rarely needed, and long: called, so that loops stay short. */
 template <typename T, bool STOCHASTIC>
-__device__ __noinline__ uint32_t map_pair(uint32_t x0, uint32_t x1, int exponent, uint32_t word) {
-    return packed<T>(map_one(x0, exponent, STOCHASTIC, word & 0xFFFF),
-                     map_one(x1, exponent, STOCHASTIC, word >> 16));
+__device__ __noinline__ uint32_t map_pair(uint32_t x0, uint32_t x1, int exponent, uint32_t drawn) {
+    return packed<T>(map_one(x0, exponent, STOCHASTIC, drawn),
+                     map_one(x1, exponent, STOCHASTIC, antithetic(drawn)));
 }
 
 template <typename T, bool STOCHASTIC> struct rounder {
@@ -35,10 +36,9 @@ template <typename T, bool STOCHASTIC> struct rounder {
           kept(finite ? ~0u : 0),
           scale(scaled ? scale_of((STOCHASTIC ? FRACTION_BITS : 0) - exponent) : 0.0f) {}
 
-    /* Mantissas of patterns x0 and x1, rounded by the halves of `word`, in the low bits. */
-    __device__ __forceinline__ uint32_t pair(uint32_t x0, uint32_t x1, uint32_t word) const {
-        if (!scaled) return kept & map_pair<T, STOCHASTIC>(x0, x1, exponent, word);
-        const uint32_t drawn0 = word & 0xFFFF, drawn1 = word >> 16;
+    /* Mantissas of patterns x0 and x1, neighbours that share `drawn`, in the low bits. */
+    __device__ __forceinline__ uint32_t pair(uint32_t x0, uint32_t x1, uint32_t drawn) const {
+        if (!scaled) return kept & map_pair<T, STOCHASTIC>(x0, x1, exponent, drawn);
         const float f0 = float_of(x0), f1 = float_of(x1);
         if (sizeof(T) == 1) {
             if (!STOCHASTIC) {
@@ -48,24 +48,23 @@ template <typename T, bool STOCHASTIC> struct rounder {
                                    pattern_of(__fmaf_rn(f1, scale, middle)), 0x7740) &
                        0xFFFF;
             }
-            const uint32_t t0 = pattern_of(__fmaf_rz(fabsf(f0), scale, 8388608.0f)) + drawn0;
-            const uint32_t t1 = pattern_of(__fmaf_rz(fabsf(f1), scale, 8388608.0f)) + drawn1;
-            /* Bytes of magnitudes below 128, negated where their sign is set, without a carry. */
-            const uint32_t magnitude = __byte_perm(t0, t1, 0x7762) & 0xFFFF;
-            const uint32_t negative = __byte_perm(x0, x1, 0x0073) & 0x8080, one = negative >> 7;
-            return kept & (((magnitude ^ (negative - one)) + one) ^ negative);
+            const uint32_t t0 = pattern_of(__fmaf_rz(fabsf(f0), scale, 8388608.0f));
+            const uint32_t t1 = pattern_of(__fmaf_rz(fabsf(f1), scale, 8388608.0f));
+            return kept &
+                   __byte_perm(signed_by(t0, x0) + drawn, signed_by(t1, x1) + antithetic(drawn),
+                               0x7762) &
+                   0xFFFF;
         }
         if (!STOCHASTIC)
             return kept & packed<T>(__float2int_rn(f0 * scale), __float2int_rn(f1 * scale));
-        const uint32_t t0 = __float2uint_rz(fabsf(f0) * scale) + drawn0;
-        const uint32_t t1 = __float2uint_rz(fabsf(f1) * scale) + drawn1;
-        return kept &
-               packed<T>(signed_by(t0 >> FRACTION_BITS, x0), signed_by(t1 >> FRACTION_BITS, x1));
+        /* The high halves are the mantissas. */
+        return kept & __byte_perm(__float2int_rz(f0 * scale) + drawn,
+                                  __float2int_rz(f1 * scale) + antithetic(drawn), 0x7632);
     }
 
    private:
-    static __device__ __forceinline__ int32_t signed_by(uint32_t magnitude, uint32_t pattern) {
-        const int32_t sign = (int32_t)pattern >> 31;
-        return ((int32_t)magnitude ^ sign) - sign;
+    static __device__ __forceinline__ uint32_t signed_by(uint32_t magnitude, uint32_t pattern) {
+        const uint32_t sign = (uint32_t)((int32_t)pattern >> 31);
+        return (magnitude ^ sign) - sign;
     }
 };

@@ -1,221 +1,135 @@
-/* Stochastic gradient descent in integers: reference/sgd.py for one parameter.
+/* Stochastic gradient descent in integers: reference/sgd.py, for a batch of parameters.
  *
- * The update is a row of phases, each a sweep over the elements:
+ * Two launches: `sgd_largest` finds the largest magnitudes of each parameter, its gradient and its
+ * momentum, from which every exponent follows (arithmetic/sgd.h); `sgd_step` plans each block's
+ * update from them and makes it in one pass. A block takes elements of one parameter, a thread those
+ * of one Philox block.
  *
- *     LARGEST     largest magnitudes of gradient and parameter, whether any momentum is not zero
- *     MAP         both to 16-bit mantissas, which the later phases read
- *     TOP, NARROW of the direction, of Nesterov's direction, of the updated parameter: the largest
- *                 sum of aligned terms, then all sums narrowed by it
- *
- * What phases tell each other, a few maxima, lies in `shared`; exponents and shifts follow from it
- * (arithmetic/sgd.h), and every thread computes them for itself. A small parameter is one block's, which runs all
- * phases with barriers between; else each phase is a launch of its own. A thread keeps the same
- * elements in all phases, those of its Philox blocks. */
+ * A parameter with an infinity or NaN, or whose gradient has one, stays as it is, and the number of
+ * its call goes to the device's flag. */
 #include "arithmetic/philox.h"
 #include "arithmetic/sgd.h"
 #include "reduce.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = 256, UPDATES = 16, ELEMENTS = THREADS * SERVED };
 
-enum {
-    LARGEST,
-    MAP,
-    TOP_DIRECTION,
-    NARROW_DIRECTION,
-    TOP_NESTEROV,
-    NARROW_NESTEROV,
-    TOP_UPDATE,
-    NARROW_UPDATE
+/* What `sgd_largest` finds. Zeros at the start. */
+struct largest {
+    uint32_t grad, param, momentum;
+    int32_t momentum_exponent;
 };
 
-struct sgd_arguments {
+struct update {
     uint32_t *param;
     const uint32_t *grad;
-    const void *old;  /* momentum, NULL in the first step */
-    const int32_t *old_exponent;
-    void *buffer;     /* the new momentum, int8 where bits <= 8, else int16 */
+    void *momentum;  /* int8 where bits <= 8, else int16; NULL where none is kept */
     int32_t *exponent;
-    int16_t *work;    /* gradient, parameter, Nesterov's direction */
-    sgd_seen *shared; /* zeros at the start */
-    int32_t *flag;
-    int64_t call, n;
+    int64_t is_first, n, first_block;
     sgd_settings settings;
     random_words random;
-    const sgd_factor *rate; /* of a captured step, else NULL */
+    const sgd_factor *rate;  /* of a captured step, else NULL */
+    largest *found;
+    int64_t call;
 };
 
-__device__ __forceinline__ bool is_wide(const sgd_arguments &a) { return a.settings.bits > 8; }
+struct updates {
+    int64_t count;
+    int32_t *flag;
+    update of[UPDATES];
+};
 
-__device__ __forceinline__ uint64_t seen(const uint64_t *at) {
-    return *(const volatile uint64_t *)at;
+/* This block's update. */
+__device__ const update &mine(const updates &all) {
+    int i = (int)all.count - 1;
+    while (all.of[i].first_block > blockIdx.x) i--;
+    return all.of[i];
 }
 
-/* The terms of the update, as far as the phases before `phase` have made them. */
-__device__ sgd_plan plan_before(const sgd_arguments &a, int phase) {
-    sgd_seen found = {seen(&a.shared->grad_pattern),
-                      seen(&a.shared->param_pattern),
-                      0,
-                      0,
-                      seen(&a.shared->momentum),
-                      0,
-                      0,
-                      0};
-    if (phase > MAP) {
-        found.grad = seen(&a.shared->grad);
-        found.param = seen(&a.shared->param);
-    }
-    if (phase > TOP_DIRECTION) found.direction = seen(&a.shared->direction);
-    if (phase > TOP_NESTEROV && a.settings.nesterov) found.nesterov = seen(&a.shared->nesterov);
-    const sgd_mantissas of = {a.work,    a.work + a.n,     a.old,
-                              a.buffer,  a.work + 2 * a.n, a.old ? *a.old_exponent : 0,
-                              is_wide(a)};
-    return sgd_plan_of(&a.settings, &of, found);
+__device__ int32_t momentum_at(const update &u, int64_t i) {
+    if (!u.momentum || u.is_first) return 0;
+    return u.settings.bits > 8 ? ((const int16_t *)u.momentum)[i]
+                               : ((const int8_t *)u.momentum)[i];
 }
 
-__device__ __forceinline__ int64_t element(const void *mantissa, bool wide, int64_t i) {
-    return wide ? ((const int16_t *)mantissa)[i] : ((const int8_t *)mantissa)[i];
-}
-
-__device__ __forceinline__ int64_t sum_at(const sgd_sum &s, int64_t i, uint32_t drawn) {
-    int64_t sum = 0;
-    for (int t = 0; t < 3; t++) {
-        const sgd_term &x = s.terms[t];
-        if (!x.counts) continue;
-        const int64_t product = element(x.mantissa, x.wide, i) * x.factor;
-        if (s.shift[t] > 0)
-            sum += with_sign(shift_right_stochastic(magnitude_of(product), s.shift[t], drawn),
-                             product < 0);
-        else
-            sum += product * ((int64_t)1 << -s.shift[t]);
-    }
-    return sum;
-}
-
-/* Calls body(i, drawn) for this thread's elements, with the bits of role `role` if it draws any. */
-template <typename F> __device__ void sweep(const sgd_arguments &a, bool draws, int role, F body) {
-    const int64_t blocks = (a.n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    for (int64_t block = first_index(); block < blocks; block += stride()) {
-        uint4 words = make_uint4(0, 0, 0, 0);
-        if (draws) words = philox(with_role(a.random, role), (uint32_t)block);
-#pragma unroll 2
-        for (int e = 0; e < 8; e++) {
-            const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
-            if (i < a.n) body(i, word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF);
-        }
-    }
-}
-
-/* The block's largest `v` joins a maximum of the state. */
-__device__ void note(uint64_t *at, uint64_t v) {
-    const unsigned long long top = block_max((unsigned long long)v);
-    if (threadIdx.x == 0 && top) atomicMax((unsigned long long *)at, top);
-}
-
-__device__ void find_largest(const sgd_arguments &a) {
-    uint64_t grad = 0, param = 0, momentum = 0;
-    sweep(a, false, 0, [&](int64_t i, uint32_t) {
-        grad = max(grad, (uint64_t)(a.grad[i] & 0x7FFFFFFF));
-        param = max(param, (uint64_t)(a.param[i] & 0x7FFFFFFF));
-        if (a.old) momentum |= element(a.old, is_wide(a), i) != 0;
-    });
-    note(&a.shared->grad_pattern, grad);
-    note(&a.shared->param_pattern, param);
-    note(&a.shared->momentum, momentum);
-}
-
-__device__ void map(const sgd_arguments &a, const uint32_t *x, int exponent, int role, int16_t *out,
-                    uint64_t *top) {
-    uint64_t largest = 0;
-    sweep(a, true, role, [&](int64_t i, uint32_t drawn) {
-        const int32_t made = map_one(x[i], exponent, true, drawn);
-        out[i] = (int16_t)made;
-        largest = max(largest, magnitude_of(made));
-    });
-    note(top, largest);
-}
-
-__device__ void find_top(const sgd_arguments &a, const sgd_sum &s, uint64_t *top) {
-    uint64_t largest = 0;
-    sweep(a, s.draws, s.role, [&](int64_t i, uint32_t drawn) {
-        largest = max(largest, magnitude_of(sum_at(s, i, drawn)));
-    });
-    note(top, largest);
-}
-
-/* Calls store(i, mantissa) with the narrowed sums. */
-template <typename F>
-__device__ void narrow(const sgd_arguments &a, const sgd_sum &s, uint64_t top, int role, F store) {
-    const int shift = sgd_narrowing(top, (int)a.settings.bits);
-    const int64_t blocks = (a.n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    for (int64_t block = first_index(); block < blocks; block += stride()) {
-        uint4 of_sum = make_uint4(0, 0, 0, 0), words = of_sum;
-        if (s.draws) of_sum = philox(with_role(a.random, s.role), (uint32_t)block);
-        if (shift > 0) words = philox(with_role(a.random, role), (uint32_t)block);
-#pragma unroll 2
-        for (int e = 0; e < 8; e++) {
-            const int64_t i = first_element(block) + 16 * (e / 2) + e % 2;
-            if (i >= a.n) continue;
-            const int64_t sum = sum_at(s, i, word_of(of_sum, e / 2) >> 16 * (e % 2) & 0xFFFF);
-            const uint32_t drawn = word_of(words, e / 2) >> 16 * (e % 2) & 0xFFFF;
-            store(i, with_sign(shift_right_stochastic(magnitude_of(sum), shift, drawn), sum < 0));
-        }
-    }
-}
-
-__device__ void store(void *to, bool wide, int64_t i, int64_t mantissa) {
-    if (wide)
-        ((int16_t *)to)[i] = (int16_t)mantissa;
+__device__ void keep_momentum(const update &u, int64_t i, int32_t mantissa) {
+    if (!u.momentum) return;
+    if (u.settings.bits > 8)
+        ((int16_t *)u.momentum)[i] = (int16_t)mantissa;
     else
-        ((int8_t *)to)[i] = (int8_t)mantissa;
+        ((int8_t *)u.momentum)[i] = (int8_t)mantissa;
 }
 
-__device__ void run(const sgd_arguments &a, int phase) {
-    if (phase == LARGEST) return find_largest(a);
-    const bool first = blockIdx.x == 0 && threadIdx.x == 0;
-    const bool wide = is_wide(a);
-    if (!is_finite((uint32_t)seen(&a.shared->grad_pattern)) ||
-        !is_finite((uint32_t)seen(&a.shared->param_pattern))) {
-        if (phase == MAP && first) atomicCAS(a.flag, 0, (int32_t)a.call);
-        if (phase == NARROW_DIRECTION) {
-            if (first) *a.exponent = 0;
-            sweep(a, false, 0, [&](int64_t i, uint32_t) { store(a.buffer, wide, i, 0); });
-        }
+/* The block's largest `v` joins a maximum in memory. */
+__device__ void note(uint32_t *at, uint32_t v) {
+    const uint32_t top = block_max(v);
+    if (threadIdx.x == 0 && top) atomicMax(at, top);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) sgd_largest(const __grid_constant__ updates all) {
+    const update &u = mine(all);
+    const int64_t block = blockIdx.x - u.first_block, first = block * ELEMENTS;
+    uint32_t grad = 0, param = 0, momentum = 0;
+    for (int64_t i = first + threadIdx.x; i < min(u.n, first + ELEMENTS); i += THREADS) {
+        grad = max(grad, u.grad[i] & 0x7FFFFFFF);
+        param = max(param, u.param[i] & 0x7FFFFFFF);
+        momentum = max(momentum, (uint32_t)magnitude_of(momentum_at(u, i)));
+    }
+    note(&u.found->grad, grad);
+    note(&u.found->param, param);
+    note(&u.found->momentum, momentum);
+    if (block == 0 && threadIdx.x == 0 && u.momentum)
+        u.found->momentum_exponent = *u.exponent;
+}
+
+/* Has any of the thread's elements a fraction to be rounded? */
+__device__ bool is_off_grid(const update &u, int64_t first, int exponent) {
+    uint32_t seen = 0;
+    for (int e = 0; e < SERVED; e++) {
+        const int64_t i = first + distance_of(e);
+        if (i < u.n) seen |= (uint32_t)fine_of(u.param[i], exponent);
+    }
+    return seen << FRACTION_BITS;
+}
+
+__device__ void step(const update &u, const sgd_plan &p, const random_words &name, int64_t block) {
+    const int64_t first = first_element(block);
+    if (first >= u.n) return;
+    const auto drawn = [&](int role) { return philox(with_role(name, role), (uint32_t)block); };
+    uint4 param = make_uint4(0, 0, 0, 0), ahead = param;
+    if (is_off_grid(u, first, p.param_exponent)) param = drawn(SGD_PARAMETER);
+    const uint4 momentum = drawn(SGD_MOMENTUM), stepped = drawn(SGD_UPDATE);
+    if (p.nesterov) ahead = drawn(SGD_NESTEROV);
+#pragma unroll 2
+    for (int e = 0; e < SERVED; e++) {
+        const int64_t i = first + distance_of(e);
+        if (i >= u.n) break;
+        const uint32_t grad = u.grad[i];
+        const int32_t w = map_one(u.param[i], p.param_exponent, true, bits_of(param, e));
+        int32_t v = sgd_summed(&p.direction, momentum_at(u, i), w, grad, bits_of(momentum, e));
+        keep_momentum(u, i, v);
+        if (p.nesterov) v = sgd_summed(&p.ahead, v, w, grad, bits_of(ahead, e));
+        const int32_t made = sgd_summed(&p.update, v, w, 0, bits_of(stepped, e));
+        u.param[i] = __float_as_uint(dequantize_one(made, p.update.exponent));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) sgd_step(const __grid_constant__ updates all) {
+    __shared__ sgd_plan plan;
+    const update &u = mine(all);
+    const int64_t block = blockIdx.x - u.first_block;
+    const bool is_first = block == 0 && threadIdx.x == 0;
+    const largest &found = *u.found;
+    if (!is_finite(found.grad) || !is_finite(found.param)) {
+        if (is_first) atomicCAS(all.flag, 0, (int32_t)u.call);
         return;
     }
-    const sgd_plan p = plan_before(a, phase);
-    if (phase == MAP) {
-        map(a, a.grad, p.grad_exponent, SGD_GRADIENT, a.work, &a.shared->grad);
-        map(a, a.param, p.param_exponent, SGD_PARAMETER, a.work + a.n, &a.shared->param);
-    } else if (phase == TOP_DIRECTION) {
-        find_top(a, p.direction, &a.shared->direction);
-    } else if (phase == NARROW_DIRECTION) {
-        if (first) *a.exponent = p.buffer_exponent;
-        narrow(a, p.direction, seen(&a.shared->direction), SGD_MOMENTUM,
-               [&](int64_t i, int64_t v) { store(a.buffer, wide, i, v); });
-    } else if (phase == TOP_NESTEROV) {
-        find_top(a, p.nesterov, &a.shared->nesterov);
-    } else if (phase == NARROW_NESTEROV) {
-        narrow(a, p.nesterov, seen(&a.shared->nesterov), SGD_NESTEROV,
-               [&](int64_t i, int64_t v) { a.work[2 * a.n + i] = (int16_t)v; });
-    } else if (phase == TOP_UPDATE) {
-        find_top(a, p.update, &a.shared->update);
-    } else {
-        const uint64_t top = seen(&a.shared->update);
-        const int exponent = sgd_narrowed_exponent(&p.update, top, (int)a.settings.bits);
-        narrow(a, p.update, top, SGD_UPDATE, [&](int64_t i, int64_t v) {
-            a.param[i] = __float_as_uint(dequantize_one(v, exponent));
-        });
+    if (threadIdx.x == 0) {
+        sgd_settings settings = u.settings;
+        if (u.rate) settings.rate = *u.rate;
+        const sgd_tops tops = {found.grad, found.param, found.momentum, found.momentum_exponent};
+        plan = sgd_plan_of(&settings, tops);
     }
-}
-
-/* Runs the phases from `phase` to `last`; more than one only in a grid of one block. */
-extern "C" __global__ void __launch_bounds__(THREADS, 4)
-    sgd_step(sgd_arguments a, int64_t phase, int64_t last) {
-    a.random = resolved(a.random);
-    if (a.rate) a.settings.rate = *a.rate;
-    for (; phase <= last; phase++) {
-        if ((phase == TOP_NESTEROV || phase == NARROW_NESTEROV) && !a.settings.nesterov) continue;
-        run(a, (int)phase);
-        __syncthreads();
-    }
+    __syncthreads();
+    if (is_first && u.momentum) *u.exponent = plan.direction.exponent;
+    step(u, plan, resolved(u.random), block * THREADS + threadIdx.x);
 }

@@ -1,58 +1,65 @@
-"""The update of a parameter: arguments of the kernel in sgd.cu."""
+"""Stochastic gradient descent: grids and arguments of the kernels in sgd.cu."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ...numerics import FixedPoint, RandomBits, Role, mantissa_dtype, scalar
+from ...numerics import FixedPoint, Role
+from ..errors import naming
+from ..host.updates import Memory, factor
 from ..replays import Rate
+from ..update import Update
 from . import finite
-from .launch import THREADS, launch, words
+from .launch import SERVED, THREADS, words
+from .launcher import Argument, launcher
 
-PHASES = 8
-STATE_WORDS = 8
-NESTEROV_PHASES = (4, 5)
-ONE_BLOCK = 8 * 8 * THREADS  # elements of a parameter that one block updates, all phases at once
+UPDATES = 16  # in the arguments of a kernel
+UPDATE_WORDS = 25
+FOUND_WORDS = 4  # of 32 bits
+KERNELS = ('sgd_largest', 'sgd_step')
 
 
-def sgd_step(
-    param: Tensor,
-    grad: Tensor,
-    momentum_buffer: FixedPoint | None,
-    bits: int,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-    random: RandomBits,
-) -> FixedPoint:
+def sgd_step(updates: Sequence[Update]) -> list[FixedPoint | None]:
     """As `Backend.sgd_step`."""
-    device, dtype = param.device, mantissa_dtype(bits)
-    values, grad = param.detach().contiguous(), grad.detach().contiguous()
-    buffer = torch.empty(param.shape, dtype=dtype, device=device)
-    exponent = torch.empty((), dtype=torch.int32, device=device)
-    old, old_exponent = None, None
-    if momentum_buffer is not None:
-        old = momentum_buffer.mantissa.to(dtype).contiguous()
-        old_exponent = momentum_buffer.exponent
-    n = param.numel()
-    work = torch.empty((3 if nesterov else 2, n), dtype=torch.int16, device=device)
-    state = torch.zeros(STATE_WORDS, dtype=torch.int64, device=device)
-    arguments = (
-        values, grad, old, old_exponent, buffer, exponent, work, state, finite.flag(device),
-        finite.number(device), n, bits, int(nesterov),
-        scalar(momentum), scalar(weight_decay), scalar(-lr),
-        words(random._replace(role=Role(0)), device),
-        lr.words if isinstance(lr, Rate) else None,
+    memory = [Memory.of(update) for update in updates]
+    if not updates:
+        return []
+    found = torch.zeros(
+        (len(updates), FOUND_WORDS), dtype=torch.int32, device=updates[0].param.device
+    )
+    for first in range(0, len(updates), UPDATES):
+        part = slice(first, first + UPDATES)
+        _launch(updates[part], memory[part], found[part])
+    for update, held in zip(updates, memory, strict=True):
+        held.write_back(update)
+    return [held.momentum for held in memory]
+
+
+def _launch(updates: Sequence[Update], memory: Sequence[Memory], found: Tensor) -> None:
+    device, blocks = found.device, 0
+    rows: list[Argument] = []
+    for update, held, there in zip(updates, memory, found, strict=True):
+        rows.append(_row(update, held, there, blocks))
+        blocks += max(1, -(-held.param.numel() // (SERVED * THREADS)))
+    rows += [(0,) * UPDATE_WORDS] * (UPDATES - len(rows))
+    arguments = [(len(updates), finite.flag(device), *rows)]
+    for name in KERNELS:
+        kernel = launcher().kernel('sgd.cu', name, device)
+        launcher().launch(kernel, (blocks, 1, 1), (THREADS, 1, 1), 0, arguments, device)
+
+
+def _row(update: Update, held: Memory, found: Tensor, first_block: int) -> Argument:
+    """The struct ``update`` of sgd.cu."""
+    device, rate = held.param.device, update.lr
+    with naming(update.not_finite):
+        number = finite.number(device)
+    return (
+        held.param, held.grad, held.mantissa, held.momentum and held.momentum.exponent,
+        int(held.is_first), held.param.numel(), first_block, update.bits, int(update.nesterov),
+        factor(update.momentum), factor(update.weight_decay), factor(-rate),
+        words(update.random._replace(role=Role(0)), device),
+        rate.words if isinstance(rate, Rate) else None, found, number,
     )  # fmt: skip
-    if n <= ONE_BLOCK:
-        launch('sgd.cu', 'sgd_step', 1, THREADS, [arguments, 0, PHASES - 1], device)
-    else:
-        for phase in range(PHASES):
-            if nesterov or phase not in NESTEROV_PHASES:
-                blocks = -(-n // (8 * THREADS))
-                launch('sgd.cu', 'sgd_step', blocks, THREADS, [arguments, phase, phase], device)
-    if values.data_ptr() != param.data_ptr():
-        param.detach().copy_(values)
-    return FixedPoint(buffer, exponent, bits)

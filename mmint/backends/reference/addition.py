@@ -3,7 +3,7 @@
 Each operand is mapped to mantissas with an exponent of its own; the mantissas are aligned by shifts
 and added, and the exact sum goes back to float32. The operands of an element share its 16 random
 bits r: the first is rounded with r, the second with 65535 - r. Each is unbiased, as it would be
-alone, and where both have the same sign their errors partly cancel.
+alone, and their errors partly cancel.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ def add(
         draws = bits16, 65535 - bits16
     terms = []
     for operand, drawn in zip((x, y), draws, strict=True):
-        negative, magnitude = split_sign(operand)
-        exponent = shared_exponent(magnitude, bits)
-        mantissa = mantissa_at(magnitude, exponent, drawn)
+        exponent = shared_exponent(split_sign(operand)[1], bits)
+        mantissa = mantissa_at(operand, exponent, drawn)
         if mantissa.any():
-            terms.append((torch.where(negative, -mantissa, mantissa), exponent))
+            terms.append((mantissa, exponent))
     terms.sort(key=lambda term: -term[1])
     if len(terms) == 2:
         (high, high_exponent), (low, exponent) = terms

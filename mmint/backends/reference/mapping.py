@@ -2,11 +2,11 @@
 
 Shifts, masks and integer comparisons on bit patterns only. In the linear mapping
 
-    t = floor(|x| / 2**exponent * 2**16)        a mantissa with 16 fractional bits
-    mantissa = sign * ((t + r) >> 16)           r: 16 random bits
+    t = sign * floor(|x| / 2**exponent * 2**16)     a mantissa with 16 fractional bits
+    mantissa = (t + r) >> 16                        r: 16 random bits; rounded down
 
-so a mantissa is rounded up with probability frac(t), which is the discarded fraction cut to 16
-bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``.
+so a mantissa is rounded up with the probability that the fraction of ``t`` is, which is that of
+``x / 2**exponent`` cut to 16 bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ def quantize(
     x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
 ) -> FixedPoint:
     """As `Backend.quantize`."""
-    negative, magnitude = split_sign(x)
+    magnitude = split_sign(x)[1]
     exponent = shared_exponent(magnitude, bits, None if largest is None else int(largest))
-    mantissa = _mantissa_at(magnitude, exponent, random).to(mantissa_dtype(bits))
-    mantissa = torch.where(negative, -mantissa, mantissa)
+    mantissa = quantize_at(x, exponent, random).to(mantissa_dtype(bits))
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=x.device), bits)
 
 
@@ -52,28 +51,22 @@ def shared_exponent(magnitude: Tensor, bits: int, largest: int | None = None) ->
 
 def quantize_at(x: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
     """Integers ``x / 2**exponent``, rounded, as int64; the caller sees to it that they fit."""
+    return mantissa_at(x, exponent, None if random is None else _drawn(x, random))
+
+
+def _drawn(x: Tensor, random: RandomBits) -> Tensor:
+    return random.draw(x.numel(), x.device).view(x.shape)
+
+
+def mantissa_at(x: Tensor, exponent: int, drawn: Tensor | None) -> Tensor:
+    """`quantize_at` with 16 random bits for each element, or to nearest where they are None."""
     negative, magnitude = split_sign(x)
-    mantissa = _mantissa_at(magnitude, exponent, random)
-    return torch.where(negative, -mantissa, mantissa)
-
-
-def _mantissa_at(magnitude: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
-    drawn = None
-    if random is not None:
-        drawn = random.draw(magnitude.numel(), magnitude.device).view(magnitude.shape)
-    return mantissa_at(magnitude, exponent, drawn)
-
-
-def mantissa_at(magnitude: Tensor, exponent: int, drawn: Tensor | None) -> Tensor:
-    """``|x| / 2**exponent`` of bit patterns, as int64; ``drawn`` as in `shift_right_stochastic`.
-
-    Rounded to nearest where ``drawn`` is None.
-    """
     field, mantissa24 = fields(magnitude)
     shift = exponent + 150 - field.clamp(min=1)  # |x| / 2**exponent = mantissa24 / 2**shift
     if drawn is None:
-        return shift_right_even(mantissa24, shift)
-    return shift_right_stochastic(mantissa24, shift, drawn)
+        rounded = shift_right_even(mantissa24, shift)
+        return torch.where(negative, -rounded, rounded)
+    return shift_right_stochastic(torch.where(negative, -mantissa24, mantissa24), shift, drawn)
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:

@@ -7,21 +7,23 @@ from torch import nn
 
 from ...conversion import keep_float, register_layer
 from ...layers import (
-    IntBatchNorm,
     IntConv2d,
+    IntConv3d,
     IntConvTranspose2d,
+    IntConvTranspose3d,
+    IntFrozenBatchNorm2d,
     IntLayerNorm2d,
     IntLinear,
-    IntSyncBatchNorm,
 )
 
-# mmcv's wrappers only add empty batches; the norms of mmengine compute what PyTorch's do.
+# mmcv's wrappers only add empty batches, for versions of PyTorch that lacked them.
 LAYERS: dict[str, type[nn.Module]] = {
     'mmcv.cnn.bricks.wrappers.Conv2d': IntConv2d,
+    'mmcv.cnn.bricks.wrappers.Conv3d': IntConv3d,
     'mmcv.cnn.bricks.wrappers.ConvTranspose2d': IntConvTranspose2d,
+    'mmcv.cnn.bricks.wrappers.ConvTranspose3d': IntConvTranspose3d,
     'mmcv.cnn.bricks.wrappers.Linear': IntLinear,
-    'mmengine.model.utils._BatchNormXd': IntBatchNorm,
-    'mmengine.utils.dl_utils.parrots_wrapper.SyncBatchNorm': IntSyncBatchNorm,
+    'mmdet.models.layers.brick_wrappers.FrozenBatchNorm2d': IntFrozenBatchNorm2d,
     'mmpretrain.models.utils.norm.LayerNorm2d': IntLayerNorm2d,
 }
 

@@ -9,14 +9,6 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, OPTIMIZERS
 
 from ... import layers
-from ...layers import (
-    IntBatchNorm2d,
-    IntConv2d,
-    IntConvTranspose2d,
-    IntLayerNorm,
-    IntLinear,
-    IntSyncBatchNorm,
-)
 from ...optim import IntSGD
 
 
@@ -31,9 +23,24 @@ def register() -> None:
     """Registers everything in mmengine's root registries, which every scope falls back on."""
     from .. import engine  # noqa: F401  its classes register themselves
 
-    products = IntConv2d, IntConvTranspose2d, IntLinear
-    norms = IntBatchNorm2d, IntSyncBatchNorm, IntGroupNorm, IntLayerNorm
-    for layer in (*products, *norms):
+    for layer in (
+        layers.IntConv1d,
+        layers.IntConv2d,
+        layers.IntConv3d,
+        layers.IntConvTranspose1d,
+        layers.IntConvTranspose2d,
+        layers.IntConvTranspose3d,
+        layers.IntLinear,
+        layers.IntBatchNorm1d,
+        layers.IntBatchNorm2d,
+        layers.IntBatchNorm3d,
+        layers.IntSyncBatchNorm,
+        layers.IntInstanceNorm1d,
+        layers.IntInstanceNorm2d,
+        layers.IntInstanceNorm3d,
+        IntGroupNorm,
+        layers.IntLayerNorm,
+    ):
         MODELS.register_module(module=layer, force=True)
     OPTIMIZERS.register_module(module=IntSGD, force=True)
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..addition import add
 from ..fork import use
-from ..operands import is_activation
+from ..operands import are_addends, is_activation
 from ..registry import Scope, integer
 
 
 @integer(Tensor.add, torch.add)
-def _add(
+def sum_of(
     scope: Scope,
     input: Any,
     other: Any,
@@ -25,19 +25,19 @@ def _add(
     out: Tensor | None = None,
     inplace: bool = False,
 ) -> Any:
-    if not (is_activation(input) and is_activation(other)) or input.shape != other.shape:
+    """``input + other``, whose shapes may broadcast."""
+    if alpha != 1 or out is not None or not are_addends(input, other):
         return NotImplemented
-    if alpha != 1 or out is not None:
-        return NotImplemented
-    if isinstance(input, nn.Parameter) or isinstance(other, nn.Parameter):
-        return NotImplemented  # it is broadcast, and so in float, unless the batch is one image
+    if inplace and other.shape != input.shape:
+        if torch.broadcast_shapes(input.shape, other.shape) != input.shape:
+            return NotImplemented
     return add(input, other, scope.mapper(), inplace)
 
 
 @integer(Tensor.add_)
 def _add_(scope: Scope, input: Any, other: Any, *, alpha: float = 1) -> Any:
     """``input += other``."""
-    return _add(scope, input, other, alpha=alpha, inplace=True)
+    return sum_of(scope, input, other, alpha=alpha, inplace=True)
 
 
 def _branching(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,5 +50,24 @@ def _branching(function: Callable[..., Any]) -> Callable[..., Any]:
     return branching
 
 
-for _function in (F.interpolate, Tensor.mul, torch.mul, Tensor.sigmoid, torch.sigmoid):
+for _function in (
+    *(F.interpolate, torch.norm, Tensor.norm, Tensor.sigmoid, torch.sigmoid),
+    *(Tensor.mul, torch.mul, Tensor.div, torch.div),
+):
     integer(_function)(_branching(_function))
+
+
+@integer(F.normalize)
+def _normalize(
+    scope: Scope,
+    input: Any,
+    p: float = 2.0,
+    dim: int = 1,
+    eps: float = 1e-12,
+    out: Tensor | None = None,
+) -> Any:
+    """In float, but its two gradients meet in integers."""
+    if not is_activation(input) or out is not None:
+        return NotImplemented
+    size = use(input, scope.mapper()).norm(p, dim, keepdim=True).clamp_min(eps)
+    return use(input, scope.mapper()) / size.expand_as(input)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.utils import _pair
+from torch.nn.modules.utils import _pair, _single
 
 from ...backends import Windows
 from ..average_pooling import (
@@ -17,7 +17,7 @@ from ..average_pooling import (
     max_windows,
     most_windows,
 )
-from ..operands import is_float
+from ..operands import is_activation, is_float
 from ..registry import Scope, integer
 
 
@@ -60,15 +60,52 @@ def _adaptive_avg_pool2d(scope: Scope, input: Any, output_size: Any) -> Any:
     return _average(scope, input, adaptive_windows(size, count))
 
 
+@integer(F.avg_pool1d)
+def _avg_pool1d(
+    scope: Scope,
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
+    """As of an image of one row."""
+    if not is_float(input) or input.dim() != 3:
+        return NotImplemented
+    kernel, stride, padding = (
+        (neutral, *_single(setting))
+        for neutral, setting in ((1, kernel_size), (1, stride or kernel_size), (0, padding))
+    )
+    row = input[:, :, None]
+    out = _avg_pool2d(scope, row, kernel, stride, padding, ceil_mode, count_include_pad)
+    return out if out is NotImplemented else out.squeeze(2)
+
+
+@integer(F.adaptive_avg_pool1d)
+def _adaptive_avg_pool1d(scope: Scope, input: Any, output_size: Any) -> Any:
+    if not is_float(input) or input.dim() != 3:
+        return NotImplemented
+    out = _adaptive_avg_pool2d(scope, input[:, :, None], (1, *_single(output_size)))
+    return out if out is NotImplemented else out.squeeze(2)
+
+
 @integer(Tensor.mean, torch.mean)
 def _mean(scope: Scope, input: Any, dim: Any = None, keepdim: bool = False, **others: Any) -> Any:
-    """Of the pixels of images."""
-    if not is_float(input) or input.dim() != 4 or others or not isinstance(dim, (list, tuple)):
+    """Of the pixels of images (N, C, H, W), or of tokens (N, L, C)."""
+    if not is_activation(input) or others or not isinstance(dim, (int, list, tuple)):
         return NotImplemented
-    if {d % 4 for d in dim} != {2, 3}:
+    n, given = input.dim(), dim if isinstance(dim, (list, tuple)) else [dim]
+    if not all(-n <= d < n for d in given):
         return NotImplemented
-    mean = _average(scope, input, adaptive_windows(tuple(input.shape[2:]), (1, 1)))
-    return mean if keepdim or mean is NotImplemented else mean.flatten(1)
+    dims = sorted(d % n for d in given)
+    if n == 4 and dims == [2, 3]:
+        mean = _adaptive_avg_pool2d(scope, input, 1)
+        return mean if keepdim or mean is NotImplemented else mean.flatten(1)
+    if n == 3 and dims == [1] and not keepdim:  # kept, it is a statistic to subtract
+        mean = _adaptive_avg_pool1d(scope, input.transpose(1, 2), 1)
+        return mean if mean is NotImplemented else mean.squeeze(2)
+    return NotImplemented
 
 
 def _average(scope: Scope, input: Tensor, windows: Windows) -> Any:

@@ -1,4 +1,4 @@
-"""Products of matrices, linear layers and convolutions that are called as functions."""
+"""Products of matrices, and linear layers that are called as functions."""
 
 from __future__ import annotations
 
@@ -8,30 +8,59 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.utils import _pair
 
-from ...backends import Geometry
 from ...numerics import Role
-from ..conv import conv2d
 from ..fork import use
 from ..linear import linear
 from ..matmul import matmul
 from ..operands import is_empty, is_float
 from ..registry import Scope, integer
+from .arithmetic import sum_of
 
 
 @integer(Tensor.matmul, torch.matmul)
 def _matmul(scope: Scope, input: Any, other: Any, *, out: Tensor | None = None) -> Any:
-    if not is_float(input, other) or min(input.dim(), other.dim()) < 2 or out is not None:
+    """Of matrices, or of matrices and a vector."""
+    if not is_float(input, other) or max(input.dim(), other.dim()) < 2 or out is not None:
         return NotImplemented
-    if input.shape[-1] != other.shape[-2] or is_empty(input, other):
+    if 0 in (input.dim(), other.dim()) or is_empty(input, other):
         return NotImplemented
+    if input.shape[-1] != other.shape[-2 if other.dim() > 1 else 0]:
+        return NotImplemented
+    if input.dim() == 1:
+        return matmul(input[None], other, scope.mapper()).squeeze(-2)
+    if other.dim() == 1:
+        return matmul(input, other[:, None], scope.mapper()).squeeze(-1)
     return matmul(input, other, scope.mapper())
 
 
-@integer(Tensor.bmm, torch.bmm)
-def _bmm(scope: Scope, input: Any, mat2: Any, *, out: Tensor | None = None) -> Any:
+@integer(Tensor.bmm, torch.bmm, Tensor.mm, torch.mm)
+def _mm(scope: Scope, input: Any, mat2: Any, *, out: Tensor | None = None) -> Any:
     return _matmul(scope, input, mat2, out=out)
+
+
+@integer(Tensor.addmm, torch.addmm, Tensor.baddbmm, torch.baddbmm)
+def _addmm(
+    scope: Scope,
+    input: Any,
+    mat1: Any,
+    mat2: Any,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
+    out: Tensor | None = None,
+) -> Any:
+    """A product and a sum; in float where the sum is none of activations."""
+    if alpha != 1 or beta != 1 or not is_float(input, mat1, mat2):
+        return NotImplemented
+    sizes = zip(reversed(input.shape), (mat2.shape[-1], mat1.shape[-2]), strict=False)
+    if any(size not in (1, of_product) for size, of_product in sizes):
+        return NotImplemented
+    product = _matmul(scope, mat1, mat2, out=out)
+    if product is NotImplemented:
+        return NotImplemented
+    total = sum_of(scope, input, product)
+    return input + product if total is NotImplemented else total
 
 
 @integer(torch.einsum)
@@ -80,24 +109,3 @@ def integer_linear(scope: Scope, input: Any, weight: Any, bias: Any = None) -> A
         return NotImplemented
     mapper = scope.mapper()
     return linear(input, weight, mapper(weight, Role.WEIGHT), bias, mapper)
-
-
-@integer(F.conv2d)
-def _conv2d(
-    scope: Scope,
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Any:
-    """What a subclass of `torch.nn.Conv2d` calls, or a head that computes its weights."""
-    if not is_float(input, weight) or input.dim() != 4 or isinstance(padding, str):
-        return NotImplemented
-    if input.shape[1] != weight.shape[1] * groups:
-        return NotImplemented
-    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-    mapper = scope.mapper()
-    return conv2d(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)

@@ -44,7 +44,7 @@ FUNCTIONS = {
     'mantissa24_of': (UINT, [UINT]),
     'shift_right_even': (ULONG, [ULONG, INT]),
     'shift_either_way_even': (ULONG, [ULONG, INT]),
-    'shift_right_stochastic': (ULONG, [ULONG, INT, UINT]),
+    'shift_right_stochastic': (LONG, [LONG, INT, UINT]),
     'exponent_of': (INT, [UINT, INT]),
     'quantize_one': (LONG, [UINT, INT, ctypes.c_bool, UINT]),
     'map_one': (INT, [UINT, INT, ctypes.c_bool, UINT]),
@@ -74,9 +74,8 @@ C_TYPES = {
 }  # fmt: skip
 CONSTANTS = [
     'FRACTION_BITS', 'PHILOX_ROUNDS', 'SCALE_BITS', 'WIDTH', 'LOWEST', 'LAYER_WEIGHT_BITS',
-    'NORMALISED_BITS', 'LAYER_SHIFT_BITS', 'ADDITION_ALIGNMENT', 'SGD_ALIGNMENT', 'SGD_PARAMETER',
-    'SGD_GRADIENT', 'SGD_DIRECTION_SUM', 'SGD_MOMENTUM', 'SGD_NESTEROV_SUM', 'SGD_NESTEROV',
-    'SGD_UPDATE_SUM', 'SGD_UPDATE',
+    'NORMALISED_BITS', 'LAYER_SHIFT_BITS', 'ADDITION_ALIGNMENT', 'SUM_FRACTION_BITS', 'BOUND_BITS',
+    'SGD_PARAMETER', 'SGD_MOMENTUM', 'SGD_NESTEROV', 'SGD_UPDATE',
 ]  # fmt: skip
 OTHERS = """
 static int128_t whole(int64_t high, uint64_t low) {

@@ -99,17 +99,10 @@
     INTEGER(planes) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)                  \
     INTEGER(wide) INTEGER(exponent) INTEGER(threads)
 
-/* The update: `momentum` (NULL in the first step) and `out`, which takes the new one, are mantissas
- * of `bits`. Factors are mantissas and exponents. Random bits are named for role 0. Returns the
- * exponent of the new momentum. */
+/* Rows of words (elements/sgd.h), one a parameter. Returns 1 + the number of the first that is not
+ * finite, and then has updated none. */
 #define ARGUMENTS_sgd_step(POINTER, INTEGER)                                                      \
-    POINTER(float, param) POINTER(const float, grad) POINTER(const void, momentum)                \
-    POINTER(void, out)                                                                            \
-    INTEGER(n) INTEGER(bits) INTEGER(momentum_exponent)                                           \
-    INTEGER(momentum_factor) INTEGER(momentum_factor_exponent)                                    \
-    INTEGER(weight_decay) INTEGER(weight_decay_exponent)                                          \
-    INTEGER(negative_lr) INTEGER(negative_lr_exponent)                                            \
-    INTEGER(nesterov) RANDOM(INTEGER) INTEGER(threads)
+    POINTER(const void, updates) INTEGER(count) INTEGER(threads)
 
 /* ---- norms: mantissas (images, channels, pixels), parameters and statistics (channels,) ---- */
 

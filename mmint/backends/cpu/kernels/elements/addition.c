@@ -1,6 +1,6 @@
 /* Addition of two tensors in integers, bit for bit as reference/addition.py.
  *
- * One pass: 64 elements at a time share their random bits, both operands are rounded and aligned,
+ * One pass: a group of elements draws its random bits, both operands are rounded and aligned,
  * and the largest sum is noted on the way out.
  *
  * The vector forms round with a power of two (levels/avx2_rounding.h). Aligned sums stay below

@@ -54,11 +54,11 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
                                int exponent, const philox_key *key, int threads) {
     const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
     const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
-    const long row = pixels == size ? size : size + 64;
+    const long row = pixels == size ? size : size + GROUP;
     int failed = 0;
 #pragma omp parallel num_threads(threads) if (jobs > 1)
     {
-        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + 64);
+        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + GROUP);
         if (!block) {
 #pragma omp atomic write
             failed = 1;
@@ -72,13 +72,13 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             const long first = (n * channels + c) * pixels + p;
             int8_t *to = out + (n * pixels + p) * channels + c;
             if (strips == 1) { /* the channels follow each other */
-                const long from = first / 64 * 64;
+                const long from = first / GROUP * GROUP;
                 level->round(x + from, block, from, first - from + here * pixels, exponent, 0, key);
                 level->transpose(block + (first - from), pixels, to, channels, here, pixels);
                 continue;
             }
             for (long i = 0; i < here; i++) {
-                const long at = first + i * pixels, from = at / 64 * 64;
+                const long at = first + i * pixels, from = at / GROUP * GROUP;
                 level->round(x + from, block + i * row, from, at - from + count, exponent, 0, key);
                 if (at > from)
                     memmove(block + i * row, block + i * row + (at - from), (size_t)count);

@@ -20,10 +20,10 @@ static inline uint32_t top_loop(const uint32_t *x, long n) {
 /* Any exponent. */
 static inline void round_loop(const float *x, void *out, long first, long n, int exponent, int wide,
                               const philox_key *key) {
-    uint16_t drawn[64] = {0};
+    uint16_t drawn[GROUP] = {0};
     for (long i = 0; i < n; i++) {
-        if (key && i % 64 == 0) draw_group(key, (uint64_t)(first + i) / 64, drawn);
-        const int64_t r = quantize_one(pattern_of(x[i]), exponent, key != NULL, drawn[i % 64]);
+        if (key && i % GROUP == 0) draw_group(key, (uint64_t)(first + i) / GROUP, drawn);
+        const int64_t r = quantize_one(pattern_of(x[i]), exponent, key != NULL, drawn[i % GROUP]);
         if (wide)
             ((int16_t *)out)[i] = (int16_t)r;
         else

@@ -1,4 +1,4 @@
-/* The random bits of 64 elements at once: arithmetic/philox.h, in lanes. */
+/* The random bits of a group of elements at once: arithmetic/philox.h, in lanes. */
 #ifndef MMINT_RANDOM_H
 #define MMINT_RANDOM_H
 
@@ -19,27 +19,25 @@ INLINE philox_key key_of(random_words name) {
     return key;
 }
 
-/* Bits of the elements 64 * group ... 64 * group + 63. */
+/* Bits of the elements from GROUP * group on. */
 INLINE void draw_group(const philox_key *key, uint64_t group, uint16_t *out) {
-    uint32_t c0[8], c1[8], c2[8], c3[8];
-    for (int l = 0; l < 8; l++) {
-        c0[l] = (uint32_t)(8 * group + l);
-        c1[l] = key->c1;
-        c2[l] = key->c2;
-        c3[l] = key->c3;
+    uint32_t words[4][BLOCKS_OF_GROUP];
+    for (int l = 0; l < BLOCKS_OF_GROUP; l++) {
+        words[0][l] = (uint32_t)(BLOCKS_OF_GROUP * group) + (uint32_t)l;
+        words[1][l] = key->c1;
+        words[2][l] = key->c2;
+        words[3][l] = key->c3;
     }
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        for (int l = 0; l < 8; l++)
-            philox_round(&c0[l], &c1[l], &c2[l], &c3[l], key->k0[round], key->k1[round]);
-    }
-    for (int l = 0; l < 8; l++) {
-        for (int half = 0; half < 2; half++) {
-            out[2 * l + half] = (uint16_t)(c0[l] >> 16 * half);
-            out[16 + 2 * l + half] = (uint16_t)(c1[l] >> 16 * half);
-            out[32 + 2 * l + half] = (uint16_t)(c2[l] >> 16 * half);
-            out[48 + 2 * l + half] = (uint16_t)(c3[l] >> 16 * half);
+    for (int round = 0; round < PHILOX_ROUNDS; round++)
+        for (int l = 0; l < BLOCKS_OF_GROUP; l++)
+            philox_round(&words[0][l], &words[1][l], &words[2][l], &words[3][l], key->k0[round],
+                         key->k1[round]);
+    for (int d = 0; d < DRAWS; d++, out += PAIR_STEP)
+        for (int l = 0; l < BLOCKS_OF_GROUP; l++) {
+            const uint32_t drawn = words[d / 2][l] >> 16 * (d % 2);
+            out[2 * l] = (uint16_t)drawn;
+            out[2 * l + 1] = (uint16_t)~drawn;
         }
-    }
 }
 
 #endif

@@ -1,99 +1,111 @@
-/* The parameter update: paper section 3.4, bit for bit as reference/sgd.py, by the plan of
- * arithmetic/sgd.h. */
+/* Stochastic gradient descent: paper section 3.4, bit for bit as reference/sgd.py, by the plan of
+ * arithmetic/sgd.h.
+ *
+ * All parameters in two passes: the largest magnitudes, from which every exponent follows, then the
+ * update. Threads share the chunks of all parameters. */
 #include "sgd.h"
 
 #include "arguments.h"
 #include "levels/level.h"
-#include "mapping.h"
+#include "mapping_loops.h"
 #include "memory.h"
 #include "status.h"
 
 enum { CHUNK = 1 << 13 };
 
-/* Sums mapped to `bits`, into `out`; returns the largest magnitude of the sums. */
-static uint64_t narrow(const sgd_step_args *a, const sgd_sum *plan, int role, int16_t *out) {
-    const update_sum_t s = {*plan, key_of(with_role(RANDOM_OF(a), plan->role))};
-    const philox_key key = key_of(with_role(RANDOM_OF(a), role));
-    const long chunks = div_up(a->n, CHUNK);
-    int64_t top = 0;
-#pragma omp parallel for num_threads((int)a->threads) reduction(max : top) if (chunks > 1)
-    for (long c = 0; c < chunks; c++) {
-        const int64_t t = level->sum_top(&s, c * CHUNK, least(CHUNK, a->n - c * CHUNK));
-        if (t > top) top = t;
-    }
-    const long shift = sgd_narrowing((uint64_t)top, (int)a->bits);
-#pragma omp parallel for num_threads((int)a->threads) if (chunks > 1)
-    for (long c = 0; c < chunks; c++)
-        level->sum_narrow(&s, &key, shift, c * CHUNK, least(CHUNK, a->n - c * CHUNK), out);
-    return (uint64_t)top;
+typedef struct {
+    long task, first, n;
+} chunk_t;
+
+static long count_chunks(const update_t *updates, long count, chunk_t *chunks) {
+    long made = 0;
+    for (long i = 0; i < count; i++)
+        for (long first = 0; first < updates[i].n; first += CHUNK, made++)
+            if (chunks) chunks[made] = (chunk_t){i, first, least(CHUNK, updates[i].n - first)};
+    return made;
 }
 
-static int any_of(const int16_t *mantissa, long n) {
-    for (long i = 0; i < n; i++)
-        if (mantissa[i]) return 1;
-    return 0;
+static uint32_t momentum_top(const update_t *u, long first, long n) {
+    int32_t high = 0, low = 0;
+    if (!u->momentum || u->is_first) return 0;
+    if (u->settings.bits > 8) {
+        const int16_t *x = (const int16_t *)u->momentum + first;
+        int16_t most = 0, fewest = 0;
+        for (long i = 0; i < n; i++) {
+            most = x[i] > most ? x[i] : most;
+            fewest = x[i] < fewest ? x[i] : fewest;
+        }
+        high = most, low = fewest;
+    } else {
+        const int8_t *x = (const int8_t *)u->momentum + first;
+        for (long i = 0; i < n; i++) {
+            high = x[i] > high ? x[i] : high;
+            low = x[i] < low ? x[i] : low;
+        }
+    }
+    return (uint32_t)(high > -low ? high : -low);
 }
 
-/* float32 with this largest magnitude mapped to `bits`, into `out`. Is any mantissa not zero? That
- * of subnormals may all be. */
-static int map(const sgd_step_args *a, const float *x, uint64_t top, int role, int16_t *out) {
-    const philox_key key = key_of(with_role(RANDOM_OF(a), role));
-    const int exponent = exponent_of((uint32_t)top, (int)a->bits);
-    round_all(x, out, a->n, exponent, 1, &key, (int)a->threads);
-    return any_of(out, a->n);
+static void see(sgd_task_t *t, long first, long n) {
+    const update_t *u = t->of;
+    const uint32_t grad = level->top((const uint32_t *)u->grad + first, n);
+    const uint32_t param = level->top((const uint32_t *)u->param + first, n);
+    const uint32_t momentum = momentum_top(u, first, n);
+#pragma omp critical
+    {
+        if (grad > t->tops.grad) t->tops.grad = grad;
+        if (param > t->tops.param) t->tops.param = param;
+        if (momentum > t->tops.momentum) t->tops.momentum = momentum;
+    }
 }
 
-/* The update in the int16 tensors g, w, u and v of work: gradient, parameter, old momentum and then
- * Nesterov's direction, new momentum. */
-static int64_t step(const sgd_step_args *a, int16_t *g, int16_t *w, int16_t *u, int16_t *v) {
-    const int bits = (int)a->bits, threads = (int)a->threads, narrow_momentum = bits <= 8;
-    const sgd_settings settings = {bits,
-                                   a->nesterov,
-                                   {a->momentum_factor, a->momentum_factor_exponent},
-                                   {a->weight_decay, a->weight_decay_exponent},
-                                   {a->negative_lr, a->negative_lr_exponent}};
-    const int16_t *old = a->momentum;
-    sgd_seen seen = {.grad_pattern = top_magnitude(a->grad, a->n, threads),
-                     .param_pattern = top_magnitude(a->param, a->n, threads)};
-    if (!is_finite((uint32_t)seen.grad_pattern) || !is_finite((uint32_t)seen.param_pattern))
-        return NOT_FINITE;
-    if (old && narrow_momentum) {
-        for (long i = 0; i < a->n; i++) u[i] = ((const int8_t *)a->momentum)[i];
-        old = u;
-    }
-    const sgd_mantissas of = {g, w, old, v, u, (int)a->momentum_exponent, true};
-    seen.grad = (uint64_t)map(a, a->grad, seen.grad_pattern, SGD_GRADIENT, g);
-    seen.param = (uint64_t)map(a, a->param, seen.param_pattern, SGD_PARAMETER, w);
-    seen.momentum = old && any_of(old, a->n);
-    sgd_plan plan = sgd_plan_of(&settings, &of, seen);
-    seen.direction = narrow(a, &plan.direction, SGD_MOMENTUM, v);
-    if (narrow_momentum)
-        for (long i = 0; i < a->n; i++) ((int8_t *)a->out)[i] = (int8_t)v[i];
-    if (a->nesterov) {
-        plan = sgd_plan_of(&settings, &of, seen);
-        seen.nesterov = narrow(a, &plan.nesterov, SGD_NESTEROV, u);
-    }
-    plan = sgd_plan_of(&settings, &of, seen);
-    seen.update = narrow(a, &plan.update, SGD_UPDATE, g);
-    const dequantize_args back = {
-        .x = g,
-        .out = a->param,
-        .n = a->n,
-        .size = 2,
-        .threads = threads,
-        .exponent = sgd_narrowed_exponent(&plan.update, seen.update, bits)};
-    dequantize(&back);
-    return plan.buffer_exponent;
+static philox_key key_for(const update_t *u, int role) {
+    const random_words name = {1, u->k0, u->k1, u->c1, u->c2, u->c3, NULL};
+    return key_of(with_role(name, role));
+}
+
+/* Is 2**(16 - exponent) a float32? */
+static int sum_is_usual(const sgd_sum *s) { return s->exponent >= -111 && s->exponent <= 142; }
+
+static void plan(sgd_task_t *t) {
+    const update_t *u = t->of;
+    sgd_plan *p = &t->plan;
+    t->tops.momentum_exponent = t->tops.momentum ? *u->exponent : 0;
+    *p = sgd_plan_of(&u->settings, t->tops);
+    t->usual = scale_does(p->param_exponent) && sum_is_usual(&p->direction) &&
+               sum_is_usual(&p->ahead) && scale_is_exact(p->update.exponent, SCALED_INT32);
+    t->for_param = key_for(u, SGD_PARAMETER);
+    t->for_momentum = key_for(u, SGD_MOMENTUM);
+    t->for_nesterov = key_for(u, SGD_NESTEROV);
+    t->for_update = key_for(u, SGD_UPDATE);
+    if (u->momentum) *u->exponent = p->direction.exponent;
+}
+
+static int64_t step(const sgd_step_args *a, sgd_task_t *tasks, const chunk_t *chunks, long count) {
+    const int threads = (int)a->threads;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (count > 2)
+    for (long c = 0; c < count; c++) see(&tasks[chunks[c].task], chunks[c].first, chunks[c].n);
+    for (long i = 0; i < a->count; i++)
+        if (!is_finite(tasks[i].tops.grad) || !is_finite(tasks[i].tops.param)) return i + 1;
+    for (long i = 0; i < a->count; i++) plan(&tasks[i]);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (count > 2)
+    for (long c = 0; c < count; c++)
+        level->sgd(&tasks[chunks[c].task], chunks[c].first, chunks[c].n);
+    return OK;
 }
 
 int64_t sgd_step(const sgd_step_args *a) {
-    const size_t size = (size_t)a->n * 2;
-    int16_t *g = allocate(size), *w = allocate(size), *u = allocate(size);
-    int16_t *v = a->bits > 8 ? a->out : allocate(size);
-    const int64_t result = g && w && u && (v || !a->n) ? step(a, g, w, u, v) : NO_MEMORY;
-    free(g);
-    free(w);
-    free(u);
-    if (a->bits <= 8) free(v);
+    const update_t *updates = (const update_t *)a->updates;
+    const long count = count_chunks(updates, a->count, NULL);
+    sgd_task_t *tasks = allocate((size_t)a->count * sizeof *tasks);
+    chunk_t *chunks = allocate((size_t)count * sizeof *chunks);
+    int64_t result = NO_MEMORY;
+    if (tasks && chunks) {
+        for (long i = 0; i < a->count; i++) tasks[i] = (sgd_task_t){.of = &updates[i]};
+        count_chunks(updates, a->count, chunks);
+        result = step(a, tasks, chunks, count);
+    }
+    free(tasks);
+    free(chunks);
     return result;
 }

@@ -1,79 +1,48 @@
-/* Sums of SGD, 64 elements at a time. */
+/* The update, a group of elements at a time. */
 #ifndef MMINT_SGD_LOOPS_H
 #define MMINT_SGD_LOOPS_H
 
-#include <string.h>
-
 #include "sgd.h"
 
-/* What each level writes itself: as draw_group. */
-static void draw(const philox_key *key, uint64_t group, uint16_t *out);
-
-/* magnitude / 2**shift, rounded up with the drawn bits, times the sign of `signs`. */
-INLINE int64_t round_signed(int64_t magnitude, int64_t signs, long cut, long left, uint16_t drawn) {
-    const uint64_t fine = (uint64_t)magnitude >> cut << left;
-    const int64_t rounded = (int64_t)((fine + drawn) >> FRACTION_BITS);
-    return signs < 0 ? -rounded : rounded;
+INLINE int32_t momentum_at(const update_t *u, long i) {
+    if (!u->momentum || u->is_first) return 0;
+    return u->settings.bits > 8 ? ((const int16_t *)u->momentum)[i]
+                                : ((const int8_t *)u->momentum)[i];
 }
 
-/* The sums of elements first ... first + n - 1 (first a multiple of GROUP, n at most GROUP). */
-INLINE void sum_span(const update_sum_t *s, long first, int n, int64_t *out) {
-    uint16_t drawn[GROUP];
-    if (s->plan.draws) draw(&s->key, (uint64_t)first / GROUP, drawn);
-    for (int i = 0; i < GROUP; i++) out[i] = 0;
-    for (int t = 0; t < 3; t++) {
-        const sgd_term *term = &s->plan.terms[t];
-        if (!term->counts) continue;
-        int16_t mantissa[GROUP] = {0};
-        memcpy(mantissa, (const int16_t *)term->mantissa + first, 2 * (size_t)n);
-        const int32_t factor = (int32_t)term->factor;
-        const int shift = s->plan.shift[t];
-        if (shift <= 0) {
-            const long up = -shift;
-            for (int i = 0; i < GROUP; i++)
-                out[i] += (int64_t)((uint64_t)(int64_t)(mantissa[i] * factor) << up);
-        } else {
-            const long cut = least(62, most(0, shift - FRACTION_BITS));
-            const long left = most(0, FRACTION_BITS - shift);
-            for (int i = 0; i < GROUP; i++) {
-                const int32_t product = mantissa[i] * factor;
-                out[i] +=
-                    round_signed(product < 0 ? -product : product, product, cut, left, drawn[i]);
-            }
-        }
-    }
+INLINE void keep_momentum(const update_t *u, long i, int32_t mantissa) {
+    if (!u->momentum) return;
+    if (u->settings.bits > 8)
+        ((int16_t *)u->momentum)[i] = (int16_t)mantissa;
+    else
+        ((int8_t *)u->momentum)[i] = (int8_t)mantissa;
 }
 
-static inline int64_t sum_top_loop(const update_sum_t *s, long first, long n) {
-    int64_t sum[GROUP], top = 0;
-    for (long i = 0; i < n; i += GROUP) {
-        sum_span(s, first + i, (int)least(GROUP, n - i), sum);
-        for (int l = 0; l < GROUP; l++) {
-            const int64_t magnitude = sum[l] < 0 ? -sum[l] : sum[l];
-            top = magnitude > top ? magnitude : top;
+/* Elements first, a multiple of GROUP, to first + n - 1. */
+static inline void sgd_loop(const sgd_task_t *t, long first, long n) {
+    const update_t *u = t->of;
+    const sgd_plan *p = &t->plan;
+    for (long base = first; base < first + n; base += GROUP) {
+        const int count = (int)least(GROUP, first + n - base);
+        const uint64_t group = (uint64_t)base / GROUP;
+        uint16_t param[GROUP] = {0}, momentum[GROUP], ahead[GROUP], update[GROUP];
+        uint32_t off_grid = 0;
+        for (int i = 0; i < count; i++)
+            off_grid |= (uint32_t)fine_of(pattern_of(u->param[base + i]), p->param_exponent);
+        if (off_grid << FRACTION_BITS) draw_group(&t->for_param, group, param);
+        draw_group(&t->for_momentum, group, momentum);
+        draw_group(&t->for_update, group, update);
+        if (p->nesterov) draw_group(&t->for_nesterov, group, ahead);
+        for (int i = 0; i < count; i++) {
+            const long at = base + i;
+            const uint32_t grad = pattern_of(u->grad[at]);
+            const int32_t w = map_one(pattern_of(u->param[at]), p->param_exponent, 1, param[i]);
+            int32_t v = sgd_summed(&p->direction, momentum_at(u, at), w, grad, momentum[i]);
+            keep_momentum(u, at, v);
+            if (p->nesterov) v = sgd_summed(&p->ahead, v, w, grad, ahead[i]);
+            u->param[at] =
+                dequantize_one(sgd_summed(&p->update, v, w, 0, update[i]), p->update.exponent);
         }
-    }
-    return top;
-}
-
-static inline void sum_narrow_loop(const update_sum_t *s, const philox_key *key, long shift,
-                                   long first, long n, int16_t *out) {
-    int64_t sum[GROUP];
-    int16_t made[GROUP];
-    uint16_t drawn[GROUP];
-    for (long i = 0; i < n; i += GROUP) {
-        const int size = (int)least(GROUP, n - i);
-        sum_span(s, first + i, size, sum);
-        if (shift > 0) {
-            const long cut = most(0, shift - FRACTION_BITS), left = most(0, FRACTION_BITS - shift);
-            draw(key, (uint64_t)(first + i) / GROUP, drawn);
-            for (int l = 0; l < GROUP; l++)
-                made[l] = (int16_t)round_signed(sum[l] < 0 ? -sum[l] : sum[l], sum[l], cut, left,
-                                                drawn[l]);
-        } else {
-            for (int l = 0; l < GROUP; l++) made[l] = (int16_t)((uint64_t)sum[l] << -shift);
-        }
-        memcpy(out + first + i, made, 2 * (size_t)size);
     }
 }
 

@@ -16,6 +16,7 @@
 
 #include "avx2_philox.h"
 #include "avx2_rounding.h"
+#include "avx2_sgd.h"
 #include "avx2_tile.h"
 #include "avx2_transpose.h"
 #include "level.h"
@@ -26,7 +27,6 @@
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
 #include "elements/pooling_loops.h"
-#include "elements/sgd_loops.h"
 #include "products/depthwise_loops.h"
 #include "products/winograd_grad_loops.h"
 #include "products/winograd_loops.h"
@@ -84,11 +84,6 @@ static void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *we
     for (int k = 0; k < 2; k++)
         for (int l = 0; l < 4; l++) sum[k] += lanes[k][l];
     product_sums_rest(grad, x, weight, i, n, sum, 0);
-}
-static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group, uint16_t *out) {
-    __m256i words[4];
-    philox_vectors(key, group, words);
-    memcpy(out, words, sizeof words);
 }
 
 static inline void pack_points(int32_t *to, long point_stride, int width, int first, long groups,
@@ -267,50 +262,51 @@ static uint32_t top_avx2(const uint32_t *x, long n) {
     return top;
 }
 
-/* 64 elements, whose random bits are `words`; draws those of the group `next`. */
-INLINE void round_block(const float *x, void *out, __m256i *words, uint64_t next, __m256 scale,
-                        int wide, const philox_key *key) {
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    __m256i made[2], half = _mm256_setzero_si256();
+/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
+INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next, __m256 scale,
+                        int wide, const philox_constants *key) {
+    __m256i made[4];
     philox_lanes lanes;
-    if (key) lanes = philox_start(key, next);
-#pragma GCC unroll 10
-    for (int j = 0; j < PHILOX_ROUNDS; j++) {
-        if (key) philox_lanes_round(&lanes, key, j);
-        if (j >= 8) continue;
-        const __m256i drawn = drawn_half(words[j / 2], j % 2);
-        made[j % 2] = mantissas(_mm256_loadu_ps(x + 8 * j), scale, drawn, key != NULL);
-        if (j % 2 == 0) continue;
-        const __m256i packed = _mm256_packs_epi32(made[0], made[1]);
+    if (key) lanes = philox_start(next);
+#pragma GCC unroll 8
+    for (int d = 0; d < DRAWS; d++, x += 16) {
+        if (key && d < PHILOX_ROUNDS - 1) philox_lanes_round(&lanes, key, d);
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            __m256i *to = &made[d % 2 * 2 + i];
+            const __m256 v = _mm256_loadu_ps(x + 8 * i);
+            if (key && !wide)
+                *to = fine_mantissas(v, scale, drawn_by(drawn, d, i));
+            else
+                *to = mantissas(v, scale, drawn_by(drawn, d, i), key != NULL);
+        }
         if (wide)
-            STORE((int16_t *)out + 8 * (j - 1), _mm256_permute4x64_epi64(packed, 0xD8));
-        else if (j % 4 == 1)
-            half = packed;
-        else
-            STORE((int8_t *)out + 8 * (j - 3),
-                  _mm256_permutevar8x32_epi32(_mm256_packs_epi16(half, packed), order));
+            STORE((int16_t *)out + 16 * d, packed16(made[d % 2 * 2], made[d % 2 * 2 + 1]));
+        else if (d % 2)
+            STORE((int8_t *)out + 16 * (d - 1),
+                  packed8(made[0], made[1], made[2], made[3], key != NULL));
     }
-    if (key) philox_lanes_words(&lanes, words);
+    if (key) philox_lanes_words(&lanes, key, drawn);
 }
 
-#define ROUND_RUN(name, WIDE, KEY)                                                       \
-    static void name(const float *x, void *out, long first, long n, int exponent,        \
-                     const philox_key *key) {                                            \
-        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                    \
-        const int size = (WIDE) ? 2 : 1;                                                 \
-        uint64_t next = (uint64_t)first / 64;                                            \
-        __m256i words[4] = {_mm256_setzero_si256()};                                     \
-        long i = 0;                                                                      \
-        if (KEY) philox_vectors(key, next, words);                                       \
-        for (; i + 64 <= n; i += 64)                                                     \
-            round_block(x + i, (char *)out + size * i, words, ++next, scale, WIDE, KEY); \
-        if (i < n) {                                                                     \
-            float rest[64] = {0};                                                        \
-            int16_t made[64];                                                            \
-            memcpy(rest, x + i, 4 * (size_t)(n - i));                                    \
-            round_block(rest, made, words, ++next, scale, WIDE, KEY);                    \
-            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));              \
-        }                                                                                \
+#define ROUND_RUN(name, WIDE, KEY)                                                        \
+    static void name(const float *x, void *out, long first, long n, int exponent,         \
+                     const philox_constants *key) {                                       \
+        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                     \
+        const int size = (WIDE) ? 2 : 1;                                                  \
+        uint64_t next = (uint64_t)first / GROUP;                                          \
+        drawn_t drawn = {{{_mm256_setzero_si256()}}};                                     \
+        long i = 0;                                                                       \
+        if (KEY) philox_vectors(key, next, &drawn);                                       \
+        for (; i + GROUP <= n; i += GROUP)                                                \
+            round_block(x + i, (char *)out + size * i, &drawn, ++next, scale, WIDE, KEY); \
+        if (i < n) {                                                                      \
+            float rest[GROUP] = {0};                                                      \
+            int16_t made[GROUP];                                                          \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                     \
+            round_block(rest, made, &drawn, ++next, scale, WIDE, KEY);                    \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));               \
+        }                                                                                 \
     }
 ROUND_RUN(round_stochastic8, 0, key)
 ROUND_RUN(round_stochastic16, 1, key)
@@ -319,12 +315,14 @@ ROUND_RUN(round_even16, 1, NULL)
 
 static void round_avx2(const float *x, void *out, long first, long n, int exponent, int wide,
                        const philox_key *key) {
-    if (!scale_does(exponent))
+    if (!scale_does(exponent)) {
         round_loop(x, out, first, n, exponent, wide, key);
-    else if (key)
-        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, exponent, key);
-    else
+    } else if (key) {
+        const philox_constants constants = philox_constants_of(key, 0);
+        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, exponent, &constants);
+    } else {
         (wide ? round_even16 : round_even8)(x, out, first, n, exponent, NULL);
+    }
 }
 
 /* 16 x 16 bytes: four rounds of interleaving rows i and i + 8. */
@@ -361,23 +359,13 @@ static void transpose_avx2(const int8_t *from, long from_row, int8_t *to, long t
 typedef struct {
     __m256 scale[2], back;
     __m128i alignment;
-    __m256i flip, top;
+    __m256i top;
 } lanes_t;
 
-/* Two to a 32-bit lane. */
-INLINE void draw_flipped(const lanes_t *l, const philox_lanes *drawn, __m256i *words) {
-    philox_lanes_words(drawn, words);
-    for (int w = 0; w < 4; w++) words[w] = _mm256_xor_si256(words[w], l->flip);
-}
-
-/* Eight elements, with `drawn` (of two of such vectors, `half` says which). */
-INLINE void add8(lanes_t *l, const float *x, const float *y, float *out, __m256i words, int half,
+/* Eight elements, with `drawn` for the first operand. */
+INLINE void add8(lanes_t *l, const float *x, const float *y, float *out, __m256i drawn,
                  int stochastic) {
-    __m256i drawn = _mm256_setzero_si256(), inverse = drawn;
-    if (stochastic) {
-        drawn = drawn_half(words, half);
-        inverse = _mm256_xor_si256(drawn, _mm256_set1_epi32(0xFFFF));
-    }
+    const __m256i inverse = _mm256_xor_si256(drawn, _mm256_set1_epi32(0xFFFF));
     const __m256i high = mantissas(_mm256_loadu_ps(x), l->scale[0], drawn, stochastic);
     const __m256i low = mantissas(_mm256_loadu_ps(y), l->scale[1], inverse, stochastic);
     const __m256i total = _mm256_add_epi32(_mm256_sll_epi32(high, l->alignment), low);
@@ -387,47 +375,48 @@ INLINE void add8(lanes_t *l, const float *x, const float *y, float *out, __m256i
     _mm256_storeu_ps(out, made);
 }
 
-/* Elements of `group`, whose random bits are `words`; draws those of the next group. */
-INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uint64_t group,
-                     __m256i *words, const philox_key *key) {
-    philox_lanes next;
-    if (key) next = philox_start(key, group + 1);
-#pragma GCC unroll 10
-    for (int j = 0; j < PHILOX_ROUNDS; j++) {
-        if (key) philox_lanes_round(&next, key, j);
-        if (j >= 8) continue;
-        add8(l, x + 8 * j, y + 8 * j, out + 8 * j, words[j / 2], j % 2, key != NULL);
+/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
+INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uint64_t next,
+                     drawn_t *drawn, const philox_constants *key) {
+    philox_lanes lanes;
+    if (key) lanes = philox_start(next);
+#pragma GCC unroll 8
+    for (int d = 0; d < DRAWS; d++) {
+        if (key && d < PHILOX_ROUNDS - 1) philox_lanes_round(&lanes, key, d);
+        for (int i = 0; i < 2; i++) {
+            const int at = 16 * d + 8 * i;
+            add8(l, x + at, y + at, out + at, drawn_by(drawn, d, i), key != NULL);
+        }
     }
-    if (key) draw_flipped(l, &next, words);
+    if (key) philox_lanes_words(&lanes, key, drawn);
 }
 
-INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, const philox_key *key) {
+INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, int stochastic) {
     const addition_t *a = &s->plan;
     const int higher = !a->counts[0] || (a->counts[1] && a->exponent[1] > a->exponent[0]);
+    const philox_constants constants = philox_constants_of(&s->key, higher);
+    const philox_constants *key = stochastic ? &constants : NULL;
     const float *x = s->x[higher], *y = s->x[!higher];
     lanes_t l = {.back = _mm256_set1_ps(scale_of(a->low)),
                  .alignment = _mm_cvtsi32_si128(a->high - a->low),
-                 .flip = _mm256_set1_epi16((short)seen_by(higher, 0)),
                  .top = _mm256_setzero_si256()};
     for (int i = 0; i < 2; i++) {
         const int t = i ? !higher : higher;
         l.scale[i] =
-            a->counts[t] ? rounding_scale(a->exponent[t], key != NULL) : _mm256_setzero_ps();
+            a->counts[t] ? rounding_scale(a->exponent[t], stochastic) : _mm256_setzero_ps();
     }
-    __m256i words[4] = {_mm256_setzero_si256()};
-    if (key) {
-        philox_vectors(key, (uint64_t)first / GROUP, words);
-        for (int w = 0; w < 4; w++) words[w] = _mm256_xor_si256(words[w], l.flip);
-    }
+    drawn_t drawn = {{{_mm256_setzero_si256()}}};
+    uint64_t next = (uint64_t)first / GROUP;
+    if (key) philox_vectors(key, next, &drawn);
     long i = first;
     for (; i + GROUP <= first + n; i += GROUP)
-        add_span(&l, x + i, y + i, out + i, (uint64_t)i / GROUP, words, key);
+        add_span(&l, x + i, y + i, out + i, ++next, &drawn, key);
     if (i < first + n) {
         const size_t size = sizeof(float) * (size_t)(first + n - i);
         float rest[2][GROUP] = {{0}};
         memcpy(rest[0], x + i, size);
         memcpy(rest[1], y + i, size);
-        add_span(&l, rest[0], rest[1], rest[0], (uint64_t)i / GROUP, words, key);
+        add_span(&l, rest[0], rest[1], rest[0], ++next, &drawn, key);
         memcpy(out + i, rest[0], size);
     }
     uint32_t lanes[8], top = 0;
@@ -438,7 +427,7 @@ INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, const 
 
 static uint32_t add_avx2(const sum_t *s, float *out, long first, long n) {
     if (!s->usual) return add_loop(s, out, first, n);
-    return s->stochastic ? add_usual(s, out, first, n, &s->key) : add_usual(s, out, first, n, NULL);
+    return s->stochastic ? add_usual(s, out, first, n, 1) : add_usual(s, out, first, n, 0);
 }
 
 /* ---- ReLU ---- */
@@ -508,8 +497,7 @@ void fill_avx2(level_t *t) {
     t->layer_norm_grad = layer_norm_grad_loop;
     t->average = average_loop;
     t->average_grad = average_grad_loop;
-    t->sum_top = sum_top_loop;
-    t->sum_narrow = sum_narrow_loop;
+    t->sgd = sgd_avx2;
 }
 
 #if defined(__clang__)

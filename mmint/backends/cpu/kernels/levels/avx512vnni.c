@@ -1,4 +1,4 @@
-/* AVX-512 with VNNI: the tile, and SGD, whose sums of int64 it shifts in vectors. */
+/* AVX-512 with VNNI: the tile. */
 #include "machine.h"
 
 #if MMINT_X86
@@ -18,7 +18,6 @@
 #endif
 
 #include "avx2_tile.h"
-#include "elements/sgd_loops.h"
 #include "level.h"
 
 /* Two groups at once, so that twelve chains hide the latency. */
@@ -81,32 +80,9 @@ static void tile_avx512vnni(TILE_PARAMETERS) {
     _mm512_storeu_si512(seen->top, top);
 }
 
-/* A block to a 64-bit lane, whose low half counts. */
-static __attribute__((noinline)) void draw(const philox_key *key, uint64_t group, uint16_t *out) {
-    const __m512i m0 = _mm512_set1_epi64(PHILOX_M0), m1 = _mm512_set1_epi64(PHILOX_M1);
-    __m512i s[4] = {_mm512_add_epi64(_mm512_set1_epi64((uint32_t)(8 * group)),
-                                     _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7)),
-                    _mm512_set1_epi64(key->c1), _mm512_set1_epi64(key->c2),
-                    _mm512_set1_epi64(key->c3)};
-#pragma GCC unroll 10
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        const __m512i k0 = _mm512_set1_epi64(key->k0[round]);
-        const __m512i k1 = _mm512_set1_epi64(key->k1[round]);
-        const __m512i p0 = _mm512_mul_epu32(s[0], m0), p1 = _mm512_mul_epu32(s[2], m1);
-        s[0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), s[1], k0, 0x96); /* xor */
-        s[1] = p1;
-        s[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), s[3], k1, 0x96);
-        s[3] = p0;
-    }
-    for (int i = 0; i < 4; i++)
-        _mm256_storeu_si256((void *)(out + 16 * i), _mm512_cvtepi64_epi32(s[i]));
-}
-
 void fill_avx512vnni(level_t *t) {
     t->name = "avx512vnni";
     t->tile = tile_avx512vnni;
-    t->sum_top = sum_top_loop;
-    t->sum_narrow = sum_narrow_loop;
 }
 
 #if defined(__clang__)

@@ -21,7 +21,7 @@ struct layer_forward; /* elements/layer_norm.h */
 struct layer_backward;
 struct layer_sums;
 struct average;      /* elements/pooling.h */
-struct update_sum;   /* elements/sgd.h */
+struct sgd_task;     /* elements/sgd.h */
 struct winograd_job; /* products/winograd_parts.h */
 struct winograd_places;
 struct winograd_points;
@@ -61,13 +61,13 @@ typedef struct {
     /* The largest magnitude of n patterns of float32. */
     uint32_t (*top)(const uint32_t *x, long n);
     /* Mantissas (int16 if `wide`) of n elements of x, the first of which has number `first`, a
-     * multiple of 64; rounded to nearest where `key` is NULL. */
+     * multiple of GROUP; rounded to nearest where `key` is NULL. */
     void (*round)(const float *x, void *out, long first, long n, int exponent, int wide,
                   const struct philox_key *key);
     /* to[p * to_row + c] = from[c * from_row + p] */
     void (*transpose)(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
                       long pixels);
-    /* Elements first, a multiple of 64, ... first + n - 1. Returns the top. */
+    /* Elements first, a multiple of GROUP, ... first + n - 1. Returns the top. */
     uint32_t (*add)(const struct addition *s, float *out, long first, long n);
     uint32_t (*relu)(const float *x, float *out, uint8_t *positive, long n);
     uint32_t (*relu_grad)(const float *grad, float *out, const uint8_t *positive, long n);
@@ -83,10 +83,8 @@ typedef struct {
     /* A plane of average pooling. */
     uint32_t (*average)(const struct average *p, const void *x, float *out, int64_t *lines);
     uint32_t (*average_grad)(const struct average *p, const void *grad, float *out, int64_t *lines);
-    /* The largest magnitude of a sum of SGD; the sums narrowed. */
-    int64_t (*sum_top)(const struct update_sum *s, long first, long n);
-    void (*sum_narrow)(const struct update_sum *s, const struct philox_key *key, long shift,
-                       long first, long n, int16_t *out);
+    /* Updates elements first, a multiple of GROUP, ... first + n - 1 of a parameter. */
+    void (*sgd)(const struct sgd_task *t, long first, long n);
 } level_t;
 
 /* The level in use. */

@@ -15,10 +15,6 @@
 
 /* ---- the pieces that each level writes itself ---- */
 
-static inline void draw(const philox_key *key, uint64_t group, uint16_t *out) {
-    draw_group(key, group, out);
-}
-
 static void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum) {
     sums8_loop(a, b, n, sum);
 }
@@ -96,7 +92,6 @@ void fill_portable(level_t *t) {
         .layer_norm_grad = layer_norm_grad_loop,
         .average = average_loop,
         .average_grad = average_grad_loop,
-        .sum_top = sum_top_loop,
-        .sum_narrow = sum_narrow_loop,
+        .sgd = sgd_loop,
     };
 }

@@ -16,7 +16,7 @@ int finish_prepare(finish_t *f, bias_t bias, int64_t exponent, double bound, lon
     if (bias.x) {
         const uint32_t *x = (const uint32_t *)bias.x;
         const philox_key key = key_of(bias.random);
-        uint16_t drawn[64] = {0};
+        uint16_t drawn[GROUP] = {0};
         uint32_t top = 0;
         for (long i = 0; i < bias.length; i++)
             if ((x[i] & 0x7FFFFFFF) > top) top = x[i] & 0x7FFFFFFF;
@@ -26,8 +26,9 @@ int finish_prepare(finish_t *f, bias_t bias, int64_t exponent, double bound, lon
         f->bias = wide;
         double largest = 0;
         for (long i = 0; i < bias.length; i++) {
-            if (bias.random.stochastic && i % 64 == 0) draw_group(&key, (uint64_t)i / 64, drawn);
-            wide[i] = quantize_one(x[i], f->exponent, bias.random.stochastic, drawn[i % 64]);
+            if (bias.random.stochastic && i % GROUP == 0)
+                draw_group(&key, (uint64_t)i / GROUP, drawn);
+            wide[i] = quantize_one(x[i], f->exponent, bias.random.stochastic, drawn[i % GROUP]);
             const double magnitude = (double)magnitude_of(wide[i]);
             if (magnitude > largest) largest = magnitude;
             narrow[i] = (int32_t)wide[i];
