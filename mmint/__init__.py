@@ -7,7 +7,7 @@ installed, the integer core works with PyTorch alone: `mmint.convert` and `mmint
 
 from importlib.util import find_spec
 
-from .conversion import convert, register_layer, restore
+from .conversion import convert, register_bits, register_layer, restore
 from .ops import begin_iteration, begin_replay
 from .optim import IntSGD
 from .version import __version__
@@ -21,6 +21,7 @@ __all__ = [
     'begin_iteration',
     'begin_replay',
     'convert',
+    'register_bits',
     'register_layer',
     'restore',
 ]

@@ -47,6 +47,7 @@ class Step:
         MMLogger.get_current_instance().setLevel('ERROR')  # the hook logs what it converts
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         self.seed = self.iter = 0
+        self.cfg = Config()  # as if it had no activation checkpointing
         self._randomness_cfg = {}
         set_random_seed(self.seed)
         data = synthetic_batch(cfg, batch, size)

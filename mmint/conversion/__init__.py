@@ -2,7 +2,7 @@
 
 from ..layers.base import DEFAULT_BITS
 from .converting import convert
-from .registered import keep_float, register_layer
+from .registered import register_bits, register_layer, register_recomputation
 from .report import Converted, format_report
 from .restoring import restore
 
@@ -11,7 +11,8 @@ __all__ = [
     'Converted',
     'convert',
     'format_report',
-    'keep_float',
+    'register_bits',
     'register_layer',
+    'register_recomputation',
     'restore',
 ]

@@ -11,11 +11,19 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ..layers import IntLayer
 from ..layers.base import DEFAULT_BITS
 from ..numerics import check_bits
+from ..ops.recomputation import RecomputedScope
 from ..ops.run import Site
 from ..ops.scope import ForwardScope
 from . import conventions  # noqa: F401
-from .registered import integer_class, is_converted, is_float_layer, stays_float
-from .report import CLASS_KEPT, LEFT_ALONE, Converted, arithmetic_of
+from .registered import (
+    bits_at_least,
+    integer_class,
+    is_converted,
+    is_float_layer,
+    recomputing_method,
+)
+from .report import CLASS_KEPT, LEFT_ALONE, UNREGISTERED, Converted, arithmetic_of
+from .unregistered import unregistered
 
 # What has a forward pass to make integer, though no parameters.
 POOLING = nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d
@@ -38,7 +46,8 @@ def convert(
     `mmint.conversion.registered.integer_class`. A module with layers inside keeps its class and
     gets a `mmint.ops.scope.ForwardScope`, in which the additions, products, attention and average
     pooling of its own code are integer. Layers without an integer counterpart, such as LSTM or
-    PReLU, stay in float.
+    PReLU, stay in float. So do modules that the model does not register, such as the teacher of a
+    distillation that is no child of it, unless ``include`` has their very names.
 
     Args:
         model: any PyTorch model.
@@ -46,11 +55,12 @@ def convert(
         include: patterns of the modules to convert. A pattern is a module's qualified name, in
             which ``*`` and ``?`` stand for any characters, and covers all modules inside it.
         exclude: patterns of modules to leave alone.
-        layer_bits: other widths, by pattern; the last pattern that matches counts.
+        layer_bits: other widths, by pattern; the last pattern that matches counts. For a class of
+            `register_bits` that counts where a pattern is the module's very name.
 
     Returns:
-        One entry for each module that was converted, has parameters of its own or computes in
-        float, in order.
+        One entry for each module that was converted, has parameters of its own, computes in float
+        or with bits of its own, in order, and then for each that is not registered.
 
     Raises:
         TypeError: if ``include`` or ``exclude`` is no list of patterns, or ``layer_bits`` no dict.
@@ -66,19 +76,25 @@ def convert(
             "layer_bits={'backbone.conv1': 12}, for one"
         )
     layer_bits = dict(layer_bits or {})
-    for width in (bits, *layer_bits.values()):
-        check_bits(width)
+    for asked in (bits, *layer_bits.values()):
+        check_bits(asked)
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
+    others = unregistered(model)
+    for name in [name for name in others if name in include]:
+        for inner, module in others.pop(name).named_modules(prefix=name, remove_duplicate=False):
+            names.setdefault(module, []).append(inner)
     for pattern in (*include, *exclude, *layer_bits):
-        if not any(_matches(module_names, pattern) for module_names in names.values()):
+        if not any(_matches(known, pattern) for known in (*names.values(), list(others))):
             some = ', '.join(name for name, _ in model.named_children())
             raise ValueError(
                 f'the pattern {pattern!r} was given, which matches no module: use names like those '
                 f'in model.named_modules(), which begin with {some}'
             )
     plan: dict[nn.Module, type[nn.Module] | None] = {}
+    widths: dict[nn.Module, int | None] = {}
+    left: set[nn.Module] = set()
     for module, aliases in names.items():
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(
@@ -86,15 +102,19 @@ def convert(
                 'parameters yet, one with parameters is accepted: give it the size of its input, '
                 'or run the model once before it is converted'
             )
-        chosen = _chosen(aliases, include, exclude)
-        has, wanted = _own_bits(module), _width(aliases, bits, layer_bits)
-        if chosen and has not in (None, wanted):
+        plan[module], widths[module] = None, _own_bits(module)
+        if not _matches(aliases, *include) or _matches(aliases, *exclude):
+            left.add(module)
+            continue
+        has, wanted = _own_bits(module), _width(module, aliases, bits, layer_bits)
+        if has not in (None, wanted):
             raise ValueError(
                 f'the module {aliases[0]!r} was given, which has {has} bits already, and {wanted} '
                 'are asked for: exclude it, give its bits in `layer_bits`, or convert the float '
                 'model'
             )
-        becomes = plan[module] = integer_class(type(module)) if chosen else None
+        becomes = plan[module] = None if wanted is None else integer_class(type(module))
+        widths[module] = None if becomes is None and is_float_layer(module) else wanted
         if becomes is None:
             continue
         forward = module.__dict__.get('forward')
@@ -107,40 +127,74 @@ def convert(
         if issubclass(becomes, IntLayer):
             becomes.check(module)
     report = []
+    scopes: dict[str, nn.Module] = {}  # the modules that have one, by name
     for number, (module, aliases) in enumerate(names.items()):
-        before, becomes = type(module).__name__, plan[module]
-        if becomes is not None:
-            module.__dict__.pop('forward', None)  # the scope of a layer that was excluded before
-            stock, had = type(module), set(vars(module))
-            module.__class__ = becomes
-            if isinstance(module, IntLayer):
-                module.make_integer(_width(aliases, bits, layer_bits))
-            added = tuple(set(vars(module)) - had)
-            module.__dict__['_stock'] = stock, added  # for `restore`
+        before, becomes, width = type(module).__name__, plan[module], widths[module]
+        listed = False
+        if becomes is not None and width is not None:
+            _make_integer(module, becomes, width)
         if isinstance(module, IntLayer):
             module.site = Site(aliases[0], number)
-        elif _has_operations(module):
-            inside = _own_bits(module)
-            if _chosen(aliases, include, exclude) and not is_float_layer(module):
-                inside = _width(aliases, bits, layer_bits)
-            module.forward = ForwardScope(module, Site(aliases[0], number), inside)
+        elif _has_code(module):
+            around = _around(aliases[0], scopes)
+            both_left = module in left and around in left
+            differs = around is not None and widths[around] != width and not both_left
+            by_class = bits_at_least(type(module), bits) != bits
+            has_scope = isinstance(module.__dict__.get('forward'), ForwardScope)
+            if differs or has_scope or (_computes(module) and not (by_class and width is None)):
+                _enter_scope(module, Site(aliases[0], number), width)
+                scopes.update(dict.fromkeys(aliases, module))
+            listed = differs and (by_class or not _computes(module))
         own_bits = _own_bits(module)
-        arithmetic = arithmetic_of(module, own_bits)
         after = type(module).__name__
         if not is_converted(module):
-            after, own_bits = LEFT_ALONE if own_bits is None else CLASS_KEPT, None
+            after = LEFT_ALONE if own_bits is None else CLASS_KEPT
         own = sum(p.numel() for p in module.parameters(recurse=False))
-        if own or is_converted(module) or is_float_layer(module):
+        if own or listed or is_converted(module) or is_float_layer(module):
+            arithmetic = arithmetic_of(module, own_bits)
             report.append(Converted(aliases[0], before, after, arithmetic, own_bits, own))
+    for name, module in others.items():
+        kind, total = type(module).__name__, sum(p.numel() for p in module.parameters())
+        report.append(Converted(name, kind, UNREGISTERED, 'float', None, total))
     return report
 
 
-def _chosen(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> bool:
-    return _matches(names, *include) and not _matches(names, *exclude)
+def _width(
+    module: nn.Module, names: Sequence[str], bits: int, layer_bits: Mapping[str, int]
+) -> int | None:
+    """The bits that a module is asked to have, None for float."""
+    width = [bits, *(w for pattern, w in layer_bits.items() if _matches(names, pattern))][-1]
+    if any(name in layer_bits for name in names):
+        return width
+    return bits_at_least(type(module), width)
 
 
-def _width(names: Sequence[str], bits: int, layer_bits: Mapping[str, int]) -> int:
-    return [bits, *(w for pattern, w in layer_bits.items() if _matches(names, pattern))][-1]
+def _make_integer(module: nn.Module, becomes: type[nn.Module], bits: int) -> None:
+    module.__dict__.pop('forward', None)  # the scope of a layer that was excluded before
+    stock, had = type(module), set(vars(module))
+    module.__class__ = becomes
+    if isinstance(module, IntLayer):
+        module.make_integer(bits)
+    added = tuple(set(vars(module)) - had)
+    module.__dict__['_stock'] = stock, added  # for `restore`
+
+
+def _enter_scope(module: nn.Module, site: Site, bits: int | None) -> None:
+    method = recomputing_method(type(module))
+    if method is None:
+        module.forward = ForwardScope(module, site, bits)
+    else:
+        module.forward = scope = RecomputedScope(module, site, bits, method)
+        module.__dict__[method] = scope.recompute
+
+
+def _around(name: str, scopes: Mapping[str, nn.Module]) -> nn.Module | None:
+    """The innermost of ``scopes`` around the module ``name``."""
+    while name:
+        name = name.rpartition('.')[0]
+        if name in scopes:
+            return scopes[name]
+    return None
 
 
 def _own_bits(module: nn.Module) -> int | None:
@@ -161,17 +215,17 @@ def _check_patterns(name: str, patterns: Sequence[str]) -> None:
         )
 
 
-def _has_operations(module: nn.Module) -> bool:
-    """Whether a module's own code may compute what an integer operation replaces."""
+def _has_code(module: nn.Module) -> bool:
+    """Whether a module may compute something itself, its class being no layer's."""
+    return not is_converted(module) and type(module).forward is not nn.Module.forward
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether a module is likely to compute what an integer operation replaces, or float does."""
     return (
-        not is_converted(module)
-        and type(module).forward is not nn.Module.forward
-        and not stays_float(module)
-        and (
-            isinstance(module, POOLING)
-            or is_float_layer(module)
-            or any(True for _ in module.parameters())
-        )
+        isinstance(module, POOLING)
+        or is_float_layer(module)
+        or any(True for _ in module.parameters())
     )
 
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .. import layers
+from ..numerics import check_bits
 from .derived import keeping_class
 
 _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
@@ -37,7 +38,8 @@ _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
     nn.ReLU: layers.CompactReLU,
     nn.MaxPool2d: layers.CompactMaxPool2d,
 }
-_float_classes: set[type[nn.Module]] = set()
+_least_bits: dict[type[nn.Module] | str, int | None] = {}
+_recomputing: dict[type[nn.Module] | str, str] = {}
 
 # Whose integer versions take any shape, whatever shapes a subclass checks for.
 _OF_ANY_SHAPE = _BatchNorm, nn.SyncBatchNorm
@@ -72,16 +74,7 @@ def register_layer(stock: type[nn.Module] | str, integer: type[nn.Module]) -> No
         TypeError: if one of them is no class of modules.
         ValueError: if a name is not qualified.
     """
-    if not (isinstance(stock, str) or _is_module_class(stock)):
-        raise TypeError(
-            f'register_layer was given stock={stock!r}, a subclass of torch.nn.Module or its '
-            "qualified name, as 'package.module.Class', is accepted: pass the layer's class"
-        )
-    if isinstance(stock, str) and not re.fullmatch(r'[^\W\d]\w*(\.[^\W\d]\w*)+', stock):
-        raise ValueError(
-            f'register_layer was given stock={stock!r}, a qualified name is accepted: write '
-            "'package.module.Class', with the module in which the class is defined"
-        )
+    _check_stock('register_layer', stock)
     if not _is_module_class(integer):
         raise TypeError(
             f'register_layer was given integer={integer!r}, a subclass of torch.nn.Module is '
@@ -138,17 +131,54 @@ def is_converted(module: nn.Module) -> bool:
     return isinstance(module, tuple(set(_integer_layers.values())))
 
 
-def keep_float(model: type[nn.Module]) -> None:
-    """Leaves the own code of modules of class ``model``, or of a subclass, in float.
+def register_bits(stock: type[nn.Module] | str, bits: int | None) -> None:
+    """Sets how wide the mantissas of modules of class ``stock``, or of a subclass, are at least.
 
-    For classes whose forward pass holds losses and box coding; the layers inside are converted.
+    For classes whose own code rounds badly at few bits, such as one that divides by small sums, or
+    that should stay in float, such as losses and box coding. It concerns what the class computes
+    itself, not the modules inside. In `convert`, ``layer_bits`` with a module's very name wins.
+
+    Args:
+        stock: the class, or its qualified name, as in `register_layer`; of the classes that a
+            module inherits from, the nearest one that is registered counts.
+        bits: 4..16, which more ``bits`` of a conversion exceed, or None for float.
+
+    Raises:
+        TypeError: if ``stock`` is no class of modules.
+        ValueError: if ``bits`` are none of these, or a name is not qualified.
     """
-    _float_classes.add(model)
+    _check_stock('register_bits', stock)
+    _least_bits[stock] = bits if bits is None else check_bits(bits)
 
 
-def stays_float(module: nn.Module) -> bool:
-    """Whether a module's own code stays in float."""
-    return isinstance(module, tuple(_float_classes))
+def bits_at_least(kind: type[nn.Module], bits: int) -> int | None:
+    """The width of what class ``kind`` computes where ``bits`` are asked for, None for float."""
+    asked = [_least_bits[key] for key in _keys(kind) if key in _least_bits]
+    least = asked[0] if asked else bits
+    return None if least is None else max(bits, least)
+
+
+def register_recomputation(stock: type[nn.Module] | str, method: str) -> None:
+    """Says that a method of class ``stock`` runs the forward pass again, to back-propagate.
+
+    As that of a reversible block, which computes its input from its output. What ``method`` calls
+    draws the random bits that the forward pass drew.
+
+    Args:
+        stock: the class, or its qualified name, as in `register_layer`; subclasses are included.
+        method: the name of the method, which is called in a backward pass.
+
+    Raises:
+        TypeError: if ``stock`` is no class of modules.
+        ValueError: if a name is not qualified.
+    """
+    _check_stock('register_recomputation', stock)
+    _recomputing[stock] = method
+
+
+def recomputing_method(kind: type[nn.Module]) -> str | None:
+    """What was registered for ``kind`` or a class that it inherits from."""
+    return next((_recomputing[key] for key in _keys(kind) if key in _recomputing), None)
 
 
 def is_float_layer(module: nn.Module) -> bool:
@@ -166,6 +196,24 @@ def is_float_layer(module: nn.Module) -> bool:
         and any(True for _ in module.parameters(recurse=False))
         and not any(True for _ in module.children())
     )
+
+
+def _check_stock(function: str, stock: object) -> None:
+    if not (isinstance(stock, str) or _is_module_class(stock)):
+        raise TypeError(
+            f'{function} was given stock={stock!r}, a subclass of torch.nn.Module or its '
+            "qualified name, as 'package.module.Class', is accepted: pass the layer's class"
+        )
+    if isinstance(stock, str) and not re.fullmatch(r'[^\W\d]\w*(\.[^\W\d]\w*)+', stock):
+        raise ValueError(
+            f'{function} was given stock={stock!r}, a qualified name is accepted: write '
+            "'package.module.Class', with the module in which the class is defined"
+        )
+
+
+def _keys(kind: type) -> list[type | str]:
+    """What a class may be registered as, and those that it inherits from, the nearest first."""
+    return [key for each in kind.__mro__ for key in (each, _qualified_name(each))]
 
 
 def _qualified_name(kind: type) -> str:

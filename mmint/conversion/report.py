@@ -10,8 +10,9 @@ from torch.nn.modules.utils import _pair
 
 from .registered import is_converted
 
-# What a module became that has a scope for what it does with parameters of its own, or not even.
-CLASS_KEPT, LEFT_ALONE = 'class kept', 'left alone'
+# What a module became that has a scope for what it computes itself; or not even; or nothing, since
+# the model does not register it and no pattern names it.
+CLASS_KEPT, LEFT_ALONE, UNREGISTERED = 'class kept', 'left alone', 'not registered'
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Converted:
         name: of the module.
         before: its class.
         after: its class, or `CLASS_KEPT` where its own additions and products became integer, or
-            `LEFT_ALONE`.
+            `LEFT_ALONE`, or `UNREGISTERED`.
         arithmetic: what it computes in, as `arithmetic_of` says.
-        bits: of an integer layer.
+        bits: of its integers, None if it has none.
         parameters: how many it has of its own.
     """
 

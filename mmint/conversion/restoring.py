@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..ops.recomputation import RecomputedScope
 from ..ops.scope import ForwardScope
 from .registered import is_converted
+from .unregistered import unregistered
 
 ADDED = 'bits', 'site', '_mapped'  # by `IntLayer.make_integer`
 
@@ -23,12 +25,15 @@ def restore(model: nn.Module) -> nn.Module:
     Returns:
         ``model``.
     """
-    for module in model.modules():
+    roots = model, *unregistered(model).values()
+    for module in (module for root in roots for module in root.modules()):
         scope = module.__dict__.get('forward')
         if isinstance(scope, ForwardScope):
             del module.forward
             if scope.own is not None:
                 module.forward = scope.own
+            if isinstance(scope, RecomputedScope):
+                delattr(module, scope.method)
         stock, added = module.__dict__.pop('_stock', (None, ()))
         if stock is None and is_converted(module):
             stock = next(c for c in type(module).__mro__ if c.__module__.startswith('torch.nn.'))

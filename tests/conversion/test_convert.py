@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmint.conversion import convert, format_report
+from mmint.conversion.report import CLASS_KEPT
 from mmint.layers import IntBatchNorm2d, IntConv2d, IntConvTranspose2d, IntLayer, IntLinear
 
 
@@ -108,7 +109,7 @@ def test_a_subclass_keeps_its_class_and_is_listed():
     report = convert(model)
     assert type(model.neck['odd']) is OddConv
     by_name = {entry.name: entry for entry in report}
-    assert by_name['neck.odd'].bits is None and by_name['neck.odd'].after == 'class kept'
+    assert by_name['neck.odd'].bits == 8 and by_name['neck.odd'].after == 'class kept'
     assert set(by_name) == {n for n, m in model.named_modules() if m._parameters}
     assert sum(e.parameters for e in report) == sum(p.numel() for p in model.parameters())
     table = format_report(report)
@@ -144,7 +145,7 @@ def test_patterns_choose_layers_and_bits(settings, expected):
     model = net()
     report = convert(model, **settings)
     assert integer_layers(model) == expected
-    assert {e.name: e.bits for e in report if e.bits is not None} == expected
+    assert {e.name: e.bits for e in report if e.bits and e.after != CLASS_KEPT} == expected
 
 
 BAD = [
@@ -247,7 +248,7 @@ def test_converting_twice_is_harmless():
         report = convert(model, layer_bits={'head': 6})
         assert torch.equal(model(x), want)
     assert integer_layers(model) == before
-    assert {e.name: e.bits for e in report if e.bits is not None} == before
+    assert {e.name: e.bits for e in report if e.bits and e.after != CLASS_KEPT} == before
 
 
 def test_a_layer_used_in_two_places_stays_one_layer():

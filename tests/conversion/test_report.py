@@ -15,7 +15,7 @@ from mmint.ops.scope import ForwardScope, Place, entered
 def test_the_report_names_what_computes_in_integers_with_parameters_of_its_own():
     model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.PReLU())
     report = format_report(convert(model, exclude=['1']))
-    assert re.search(r'MultiheadAttention +class kept +partly integer ', report)
+    assert re.search(r'MultiheadAttention +class kept +partly integer +8 ', report)
     assert re.search(r'PReLU +left alone +float ', report)
 
 

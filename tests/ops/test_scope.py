@@ -10,7 +10,7 @@ import torch.utils.checkpoint
 from stock_code import Attention, Residual, assert_all_same, convert_, in_scope, trained
 from torch import nn
 
-from mmint.conversion import convert, keep_float
+from mmint.conversion import convert, register_bits
 from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.scope import current_place
 
@@ -79,8 +79,8 @@ def test_a_forward_pass_that_holds_losses_stays_in_float(calls, monkeypatch):
         def loss(self, out):
             return (out + out).sum()
 
-    monkeypatch.setattr('mmint.conversion.registered._float_classes', set())
-    keep_float(Model)
+    monkeypatch.setattr('mmint.conversion.registered._least_bits', {})
+    register_bits(Model, None)
     convert_(Model())(torch.randn(1, 4, 5, 5))
     assert calls['add'] == 1
 

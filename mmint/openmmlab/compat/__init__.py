@@ -17,7 +17,7 @@ def change_other_packages() -> None:
     - ``mmcv._ext`` is provided where mmcv has no compiled operators.
     - mmdet's ``SSDHead`` gets the attribute ``loss_cls`` that it lacks, once it is imported.
 
-    Conversion, which is mmint's own, learns of mmengine's, mmcv's and mmpretrain's layer classes.
+    Conversion, which is mmint's own, learns of classes of mmengine, mmcv, mmseg and mmpretrain.
     A run changes one more thing: `mmint.ops.checkpoint.make_checkpoint_replay`.
     """
     register()

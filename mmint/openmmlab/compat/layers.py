@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.model import BaseModel
 from torch import nn
 
-from ...conversion import keep_float, register_layer
+from ...conversion import register_bits, register_layer, register_recomputation
 from ...layers import (
     IntConv2d,
     IntConv3d,
@@ -27,9 +27,25 @@ LAYERS: dict[str, type[nn.Module]] = {
     'mmpretrain.models.utils.norm.LayerNorm2d': IntLayerNorm2d,
 }
 
+# What classes compute themselves, where it is not to have the bits of the rest.
+BITS: dict[type[nn.Module] | str, int | None] = {
+    BaseModel: None,  # losses and box coding
+    # Non-negative matrix factorisation divides by sums that round to 0 at few bits.
+    'mmseg.models.decode_heads.ham_head.Matrix_Decomposition_2D_Base': 16,
+    # Reversible: subtractions undo its additions, which must not round.
+    'mmpretrain.models.backbones.revvit.RevTransformerEncoderLayer': None,
+}
+# The methods that run a forward pass again.
+RECOMPUTATIONS: dict[type[nn.Module] | str, str] = {
+    'mmpretrain.models.backbones.revvit.RevTransformerEncoderLayer': 'backward_pass',
+}
+
 
 def convert_mm_layers() -> None:
-    """Registers `LAYERS`, and leaves the losses and the box coding of models in float."""
+    """Registers `LAYERS`, `BITS` and `RECOMPUTATIONS`."""
     for stock, integer in LAYERS.items():
         register_layer(stock, integer)
-    keep_float(BaseModel)
+    for model, bits in BITS.items():
+        register_bits(model, bits)
+    for block, method in RECOMPUTATIONS.items():
+        register_recomputation(block, method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -12,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, ApexOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, activation_checkpointing
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils import checkpoint
 
@@ -25,9 +27,11 @@ from .optim_wrapper import mixed_precision
 
 @HOOKS.register_module()
 class IntTrainingHook(Hook):
-    """Converts the model before a run, and names the random bits of each iteration.
+    """Converts the model of a run, and names the random bits of each iteration.
 
-    The arguments are those of `mmint.convert`.
+    Conversion comes after weights were initialised and loaded, just before the first loop, whether
+    it trains, validates or tests: all before it meets the stock classes. The arguments are those
+    of `mmint.convert`.
     """
 
     priority = 'VERY_HIGH'
@@ -42,24 +46,20 @@ class IntTrainingHook(Hook):
         self.settings: dict[str, Any] = dict(
             bits=bits, include=include, exclude=exclude, layer_bits=layer_bits
         )
+        self._converted = False
 
     def before_run(self, runner: Runner) -> None:
-        """Converts the model and logs one table of what became of its layers."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        report = convert(model, **self.settings)
+        """Begins the random bits of the run, which checkpointing is to draw again."""
+        self._converted = False
         begin_iteration(0, _seed(runner), get_rank())
         for number, optimizer in enumerate(_optimizers(runner)):
             if isinstance(optimizer, IntSGD):
                 optimizer.number = number  # whatever this process made before
         make_checkpoint_replay()
         activation_checkpointing.checkpoint = checkpoint.checkpoint  # where mmengine looks it up
-        backend = backend_for(next(model.parameters()).device)
-        print_log(
-            f'Integer layers, {backend.name} backend:\n{format_report(report)}', logger='current'
-        )
 
     def before_train(self, runner: Runner) -> None:
-        """Takes the seed of a checkpoint that was resumed; tells the optimizer parameters' names.
+        """Converts the model; takes the seed of a resumed checkpoint; names parameters.
 
         Raises:
             ValueError: if the run uses mixed precision.
@@ -67,7 +67,10 @@ class IntTrainingHook(Hook):
         if isinstance(runner.optim_wrapper, AmpOptimWrapper | ApexOptimWrapper):
             raise ValueError(mixed_precision(type(runner.optim_wrapper).__name__))
         current_run.seed = _seed(runner)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _model(runner)
+        checkpointed = _take_off_checkpointing(model, runner.cfg)
+        self._convert(runner)
+        activation_checkpointing.turn_on_activation_checkpointing(model, checkpointed)
         for optimizer in _optimizers(runner):
             if isinstance(optimizer, IntSGD):
                 optimizer.name_parameters(model.named_parameters())
@@ -77,6 +80,24 @@ class IntTrainingHook(Hook):
                     'IntSGD is the integer optimizer there is',
                     logger='current',
                 )
+
+    def before_val(self, runner: Runner) -> None:
+        """Converts the model, unless a training did."""
+        self._convert(runner)
+
+    before_test = before_val
+
+    def _convert(self, runner: Runner) -> None:
+        """Converts the model, once a run, and logs one table of what became of its layers."""
+        if self._converted:
+            return
+        model = _model(runner)
+        report = convert(model, **self.settings)
+        self._converted = True
+        backend = backend_for(next(model.parameters()).device)
+        print_log(
+            f'Integer layers, {backend.name} backend:\n{format_report(report)}', logger='current'
+        )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Names the iteration that random bits and errors refer to."""
@@ -95,6 +116,27 @@ class IntTrainingHook(Hook):
         _check(runner)
 
     after_test_iter = after_val_iter
+
+
+def _model(runner: Runner) -> nn.Module:
+    """The model itself, where the runner has wrapped it."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _take_off_checkpointing(model: nn.Module, cfg: Config) -> list[str]:
+    """Undoes what ``activation_checkpointing`` of a config did, to layers that will be others.
+
+    Returns:
+        The names of the modules.
+    """
+    names = cfg.get('activation_checkpointing') or []
+    names = [names] if isinstance(names, str) else list(names)
+    for name in names:
+        module = model.get_submodule(name)
+        forward = module.__dict__.pop('forward').__wrapped__
+        if forward != module.forward:
+            module.forward = forward
+    return names
 
 
 def _seed(runner: Runner) -> int:
