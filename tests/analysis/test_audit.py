@@ -253,6 +253,33 @@ def test_reasons_come_from_the_place_and_from_the_operator():
         assert modules == {'', 'gelu'}
 
 
+def test_products_of_losses_and_of_matchers_are_not_the_networks_but_convolutions_are():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x, target):
+            return self.loss_by_feat(self.fc(x), target)
+
+        def loss_by_feat(self, x, target):
+            similarity = x @ target.T
+            kernels = x.view(3, 4, 1, 1)  # dynamic: predicted
+            return similarity.logsumexp(1).sum() + F.conv2d(torch.ones(1, 4, 2, 2), kernels).sum()
+
+    x, target = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
+    for bits in (None, 8):
+        model = Head()
+        if bits:
+            convert(model, bits)
+        counted = totals(audit(model, x, target))
+        assert counted['linear'] == (3 * 4 * 4, 2 * 3 * 4 * 4, 0)
+        assert counted['matmul'] == (0, 0, 0)
+        assert counted['convolution'] == (3 * 4 * 4, 3 * 4 * 4, 0)
+    (product,) = operations(audit(Head(), x, target), operator='mm', module='', phase='forward')
+    assert (product.reason, product.kind) == ('loss', None)
+
+
 def test_a_recomputed_part_counts_in_the_backward_pass_under_its_modules():
     class Checkpointed(nn.Module):
         def __init__(self):
