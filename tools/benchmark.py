@@ -18,7 +18,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest='command', required=True)
     layers = (
         ('ops', ops, 'convolutions and matrix products'),
-        ('norms', norms, 'norms, additions, average pooling and blocks'),
+        ('norms', norms, 'norms, additions, pooling, interpolation and blocks'),
     )
     for name, function, text in layers:
         command = commands.add_parser(name, help=text)
@@ -56,7 +56,7 @@ def ops(args: argparse.Namespace) -> None:
 
 
 def norms(args: argparse.Namespace) -> None:
-    """Norms, additions, average pooling and blocks."""
+    """Norms, additions, pooling, interpolation and blocks."""
     from benchmarks.norms import norms as run
 
     run(args)

@@ -44,6 +44,12 @@ OPERATORS = (
     (r'avg_pool', 'average pooling'),
     (r'max_pool', 'max pooling, overlapping windows'),
 )
+_KINDS = {
+    'interpolation': 'interpolation',
+    'RoI sampling': 'interpolation',
+    'average pooling': 'pooling',
+    'max pooling, overlapping windows': 'pooling',
+}
 # By operator, unless its place says more.
 FUNCTIONS = (
     (r'loss', 'loss'),
@@ -147,7 +153,7 @@ def explain(operator: Any, args: Sequence[Any], place: Place, origin: Why | None
     reason = reason_of_operator(name)
     if reason or _is_pooling(name, args):
         reason = reason or 'average pooling'
-        return Why(reason, 'pooling' if 'pooling' in reason else None)
+        return Why(reason, None if place.reason == 'loss' else _KINDS.get(reason))
     adds = name == 'add' and _has_two_tensors(args)
     if adds and origin is not None and place.reason in (None, 'norm'):
         return Why('gradient accumulation', 'addition')

@@ -61,6 +61,7 @@ COUNTS = {
     'norm': (2 * 512, 2 * 512, 0),
     'addition': (128, 128, 0),
     'pooling': (128, 128, 0),
+    'interpolation': (0, 0, 0),
     'optimizer': (0, 0, 4 * (3 * 4 * 9 + 4 + 2 * 4 + 4 * 4 + 4 * 5 + 5)),
 }
 
@@ -228,6 +229,27 @@ def test_max_pooling_adds_the_gradients_of_windows_that_overlap():
             if bits:
                 convert(model, bits)
             assert totals(audit(model, x))['pooling'] == (0, elements, 0)
+
+
+@pytest.mark.parametrize('size', [(7, 9), (2, 3)])
+def test_resizing_costs_the_same_in_integers_an_element_of_the_larger_side(size):
+    class Resizing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return F.interpolate(x, size, mode='bilinear')
+
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    larger = 2 * 3 * max(4 * 5, size[0] * size[1])
+    for bits in (None, 8):
+        model = Resizing()
+        if bits:
+            convert(model, bits)
+        report = audit(model, x)
+        assert totals(report)['interpolation'] == (larger, larger, 0)
+        assert report.share(['interpolation']) == bool(bits)
 
 
 def test_reasons_come_from_the_place_and_from_the_operator():
