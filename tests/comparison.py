@@ -5,10 +5,11 @@ import itertools
 import pytest
 import torch
 
-from mmint.backends import Geometry, Windows, reference
+from mmint.backends import Geometry, RoISampling, Windows, reference
 from mmint.backends.magnitudes import known_magnitude
 from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
 from mmint.numerics.fixed_point import ZEROS_EXPONENT
+from mmint.ops.interpolation import resizing_places
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 ON_GPU = [
@@ -196,6 +197,50 @@ def grid(rows, columns):
     return Windows(tuple(rows[0]), tuple(columns[0]), divisors)
 
 
+def box_cases():
+    """Sizes of images, boxes of all kinds in them, and samplings."""
+    sizes, shapes = itertools.cycle([(23, 31), (8, 5), (1, 1), (40, 3)]), ((7, 7), (1, 1), (3, 14))
+    for ratio, aligned, shape in itertools.product((0, 2, 3), (True, False), shapes):
+        size = next(sizes)
+        yield size, boxes_in(size, 4.0), RoISampling(shape, 0.25, ratio, aligned)
+    yield (6, 9), boxes_in((6, 9), 14.0), RoISampling((5, 2), 1 / 14, 0, True)
+
+
+def boxes_in(size, stride):
+    """Boxes of two images: ordinary ones, and those that some code stumbles over."""
+    height, width = (n * stride for n in size)
+    corner, extent = torch.rand(2, 20, 2)
+    corner, extent = (corner * 1.4 - 0.2) * torch.tensor([width, height]), extent * 0.7 * height
+    points, inside = torch.tensor([[0.0, 0], [width / 2, height / 3]]), torch.tensor([2.0, 1])
+    strange = [
+        torch.cat([points, points], 1),
+        torch.cat([points + 3, points - inside], 1),
+        torch.tensor([
+            [0.0, 0, width, height],
+            [-1e3, -1e3, 1e3, 1e3], [-3e38, 0, 3e38, height], [3e38, 3e38, 3e38, 3e38],
+            [width, height, width + 9, height + 9], [-0.9 * stride, -0.9 * stride, stride, stride],
+            [1e-40, 0, 1e-40, 5],
+        ]),
+    ]  # fmt: skip
+    boxes = torch.cat([torch.cat([corner, corner + extent], 1), *strange])
+    return torch.cat([torch.randint(0, 2, (len(boxes), 1)), boxes], 1)
+
+
+def resizings():
+    """Sizes of images, and places between their pixels."""
+    for size, out_size, align_corners, factors in (
+        ((5, 7), (10, 14), False, (None, None)),
+        ((5, 7), (10, 14), True, (None, None)),
+        ((5, 7), (8, 11), False, (1.7, 1.6)),
+        ((9, 12), (4, 5), False, (None, None)),
+        ((9, 12), (4, 5), True, (None, None)),
+        ((4, 3), (33, 25), False, (None, None)),
+        ((1, 1), (6, 9), False, (None, None)),
+        ((3, 1), (1, 6), True, (None, None)),
+    ):
+        yield size, resizing_places(size, out_size, align_corners, factors)
+
+
 class Comparison:
     """Of one backend's operations with the reference's.
 
@@ -246,6 +291,17 @@ class Comparison:
     def pooling(self, x, grad, windows):
         self.same('avg_pool2d', x, windows)
         self.same('avg_pool2d_grad', grad, tuple(x.mantissa.shape), windows)
+
+    def roi_align(self, x, boxes, sampling, extreme=False):
+        shape = len(boxes), x.mantissa.shape[1], *sampling.output_size
+        grad = mantissas(shape, 16, extreme=extreme)
+        self.same('roi_align', x, boxes, sampling)
+        self.same('roi_align_grad', grad, boxes, tuple(x.mantissa.shape), sampling)
+
+    def resizing(self, x, places):
+        grad = mantissas((*x.mantissa.shape[:2], *map(len, places)), 16)
+        self.same('resize', x, places)
+        self.same('resize_grad', grad, tuple(x.mantissa.shape), places)
 
     def batch_norm(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

@@ -26,7 +26,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='a file, or package::path')
     parser.add_argument('--json', metavar='FILE', help='write the report here')
-    parser.add_argument('--size', type=int, nargs=2, default=(320, 320), help='height and width')
+    parser.add_argument(
+        '--size', type=int, nargs=2, help="height and width (default: 320 320, or mmpretrain's own)"
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value'
     )
@@ -39,14 +41,14 @@ def main() -> None:
     cfg = load_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    step = Step(to_integer(cfg), IMAGES, tuple(args.size))
+    step = Step(to_integer(cfg), IMAGES, args.size and tuple(args.size))
     step()
     with Recorder(step.model) as recorder:
         step()
     settings = dict(
         config=args.config,
         images=IMAGES,
-        size=args.size,
+        size=step.size,
         optimizer=type(step.optim_wrapper.optimizer).__name__,
         backend=backend_for(next(step.model.parameters()).device).name,
     )

@@ -18,7 +18,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest='command', required=True)
     layers = (
         ('ops', ops, 'convolutions and matrix products'),
-        ('norms', norms, 'norms, additions, average pooling and blocks'),
+        ('norms', norms, 'norms, additions, pooling, interpolation and blocks'),
     )
     for name, function, text in layers:
         command = commands.add_parser(name, help=text)
@@ -33,7 +33,9 @@ def main() -> None:
     command.add_argument('--config', required=True, help='a file, or package::path')
     command.add_argument('--json', metavar='FILE', help='write the results here')
     command.add_argument('--batch', type=int, default=2, help='images')
-    command.add_argument('--size', type=int, nargs=2, default=(320, 320), help='height and width')
+    command.add_argument(
+        '--size', type=int, nargs=2, help="height and width (default: 320 320, or mmpretrain's own)"
+    )
     command.add_argument('--repeats', type=int, default=5, help='steps of each kind')
     command.add_argument('--threads', type=int, default=2)
     command.add_argument('--bits', type=int, default=8)
@@ -54,7 +56,7 @@ def ops(args: argparse.Namespace) -> None:
 
 
 def norms(args: argparse.Namespace) -> None:
-    """Norms, additions, average pooling and blocks."""
+    """Norms, additions, pooling, interpolation and blocks."""
     from benchmarks.norms import norms as run
 
     run(args)
@@ -67,7 +69,7 @@ def train(args: argparse.Namespace) -> None:
     result = run(
         args.config,
         args.batch,
-        tuple(args.size),
+        args.size and tuple(args.size),
         args.repeats,
         args.threads,
         args.bits,

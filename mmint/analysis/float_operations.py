@@ -16,7 +16,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 # The kinds of operation that the integer share is about.
-KINDS = ('convolution', 'linear', 'matmul', 'norm', 'addition', 'pooling', 'optimizer')
+KINDS = (
+    'convolution', 'linear', 'matmul', 'norm', 'addition', 'pooling', 'interpolation', 'optimizer',
+)  # fmt: skip
 
 # Compare, move, copy, convert, create. Views are known without a list.
 EXACT = frozenset(

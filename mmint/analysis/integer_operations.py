@@ -8,7 +8,8 @@ rules are those of `float_operations`, so that a model costs the same in integer
 * norm: an element costs one for its part in the statistics and one for its normalisation, so two in
   training and one with frozen statistics; likewise backward, for the sums and the input gradient.
   What is done once a channel or a group costs nothing.
-* addition: one an element. Pooling: one an element of the larger side.
+* addition: one an element. Pooling and resizing: one an element of the larger side. RoIAlign: one
+  a result.
 * optimizer: what PyTorch's SGD executes for an element: weight decay 1, momentum 2, Nesterov 1, and
   the step 1.
 """
@@ -112,6 +113,13 @@ def _max_pool2d_grad(call: Call) -> tuple[str, int]:
     return 'pooling', call.grad.numel() if added else 0
 
 
+def _resize(name: str) -> Rule:
+    def rule(call: Call) -> tuple[str, int]:
+        return 'interpolation', max(call.out.numel(), getattr(call, name).mantissa.numel())
+
+    return rule
+
+
 INTEGER: dict[str, Rule] = {
     'conv2d': _conv2d,
     'conv2d_input_grad': _conv2d_input_grad,
@@ -131,6 +139,10 @@ INTEGER: dict[str, Rule] = {
     'add': _each('addition', 'x'),
     'avg_pool2d': _each('pooling', 'x'),
     'avg_pool2d_grad': _each('pooling', 'out'),
+    'roi_align': _each('interpolation', 'out'),
+    'roi_align_grad': _each('interpolation', 'grad'),
+    'resize': _resize('x'),
+    'resize_grad': _resize('grad'),
     'sgd_step': _sgd_step,
 }
 

@@ -36,6 +36,7 @@ PLACES = (
     (r'predict|nms', 'proposals'),
     (r'clip_grad', 'gradient clipping'),
 )
+OUTSIDE = ('target assignment', 'loss')  # places that are no part of the network
 # By operator, wherever it is used; those of gradients contain the names of the forward ones.
 OPERATORS = (
     (r'upsample|grid_sampler', 'interpolation'),
@@ -43,6 +44,12 @@ OPERATORS = (
     (r'avg_pool', 'average pooling'),
     (r'max_pool', 'max pooling, overlapping windows'),
 )
+_KINDS = {
+    'interpolation': 'interpolation',
+    'RoI sampling': 'interpolation',
+    'average pooling': 'pooling',
+    'max pooling, overlapping windows': 'pooling',
+}
 # By operator, unless its place says more.
 FUNCTIONS = (
     (r'loss', 'loss'),
@@ -120,6 +127,15 @@ def place_of(
     return None if in_engine and module is None else Place(module or '', reason)
 
 
+def counts(kind: str | None, place: Place) -> bool:
+    """Whether operations of a kind are the network's at a place.
+
+    Products and means in losses, matchers and assigners are not. Convolutions are: heads apply
+    predicted kernels where they compute their loss.
+    """
+    return kind == 'convolution' or place.reason not in OUTSIDE
+
+
 def explain(operator: Any, args: Sequence[Any], place: Place, origin: Why | None) -> Why:
     """Why a float operation is there, and its kind.
 
@@ -130,12 +146,14 @@ def explain(operator: Any, args: Sequence[Any], place: Place, origin: Why | None
     kind = kind_of(operator)
     if place.reason == 'optimizer':
         return Why('optimizer', 'optimizer')
+    if not counts(kind, place):
+        return Why(reason_of_operator(name) or place.reason)
     if kind:
         return Why(kind, kind)
     reason = reason_of_operator(name)
     if reason or _is_pooling(name, args):
         reason = reason or 'average pooling'
-        return Why(reason, 'pooling' if 'pooling' in reason else None)
+        return Why(reason, None if place.reason == 'loss' else _KINDS.get(reason))
     adds = name == 'add' and _has_two_tensors(args)
     if adds and origin is not None and place.reason in (None, 'norm'):
         return Why('gradient accumulation', 'addition')

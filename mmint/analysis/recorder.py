@@ -14,7 +14,7 @@ from ..backends import watched
 from ..backends.contract import OPERATIONS
 from .float_operations import elements, is_exact, multiply_adds, name_of
 from .integer_operations import Rule, bind, rule_for
-from .reasons import Origins, Place, Why, explain, place_of, reason_of_operator
+from .reasons import Origins, Place, Why, counts, explain, place_of, reason_of_operator
 from .report import FloatOperation, Report
 
 
@@ -84,7 +84,8 @@ class Recorder(TorchDispatchMode):
             count, arithmetic = rule
             kind, work = count(bind(operation, args, kwargs, out))
             if arithmetic == 'integer':
-                self.report.add_integer(phase, kind, work)
+                if counts(kind, place):
+                    self.report.add_integer(phase, kind, work)
             elif work:
                 why = Why(reason_of_operator(name), kind)
                 self._add_float(phase, place, name, why, work, work)

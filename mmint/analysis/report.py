@@ -17,7 +17,8 @@
         multiply_adds   all calls together
 
 Kinds: convolution, linear, matmul (products of two activations), norm, addition (residual and
-other additions of activations, and gradients that meet), pooling, optimizer.
+other additions of activations, and gradients that meet), pooling,
+interpolation (resizing and RoIAlign, losses aside), optimizer.
 """
 
 from __future__ import annotations

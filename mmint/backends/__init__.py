@@ -14,7 +14,7 @@ import torch
 from ..numerics import NonFiniteError
 from . import reference
 from .contract import Backend
-from .geometry import Geometry, Pooling, Windows
+from .geometry import Geometry, Places, Pooling, RoISampling, Windows
 from .update import Update
 from .watching import seen, watched
 
@@ -22,7 +22,9 @@ __all__ = [
     'Backend',
     'Geometry',
     'NonFiniteError',
+    'Places',
     'Pooling',
+    'RoISampling',
     'Update',
     'Windows',
     'backend_for',

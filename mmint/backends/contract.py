@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ..numerics import FixedPoint, RandomBits
 from .geometry import Geometry, Pooling, Windows
+from .interpolation import Interpolation
 from .update import Update
 
 
-class Backend(Protocol):
+class Backend(Interpolation, Protocol):
     """The integer operations on one kind of device.
 
     Attributes:
@@ -395,4 +396,4 @@ class Backend(Protocol):
         """
 
 
-OPERATIONS = frozenset(n for n, value in vars(Backend).items() if n[0] != '_' and callable(value))
+OPERATIONS = frozenset(n for n in dir(Backend) if n[0] != '_' and callable(getattr(Backend, n)))

@@ -46,3 +46,30 @@ class Windows(NamedTuple):
     rows: tuple[tuple[int, int], ...]
     columns: tuple[tuple[int, int], ...]
     divisors: tuple[tuple[int, ...], ...]
+
+
+class RoISampling(NamedTuple):
+    """Of RoIAlign: the results of a box, and where its samples are.
+
+    Attributes:
+        output_size: height and width of the results.
+        spatial_scale: pixels for each unit of a box's coordinates, positive.
+        sampling_ratio: samples for each result along an axis, 0 for one a pixel, rounded up.
+        aligned: whether coordinates count from pixels' corners, not from their centres; if not, a
+            box is at least one pixel wide and high.
+    """
+
+    output_size: tuple[int, int]
+    spatial_scale: float
+    sampling_ratio: int
+    aligned: bool
+
+
+class Places(NamedTuple):
+    """Of a bilinear resizing: where the rows and columns of the result lie between the image's.
+
+    In units of 2**-24 pixels, from 0 to that of the last one.
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]

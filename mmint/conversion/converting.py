@@ -26,7 +26,7 @@ from .report import CLASS_KEPT, LEFT_ALONE, UNREGISTERED, Converted, arithmetic_
 from .unregistered import unregistered
 
 # What has a forward pass to make integer, though no parameters.
-POOLING = nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d
+POOLING = nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.Upsample
 
 
 def convert(

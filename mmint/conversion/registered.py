@@ -37,6 +37,8 @@ _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
     'torchvision.models.convnext.LayerNorm2d': layers.IntLayerNorm2d,
     nn.ReLU: layers.CompactReLU,
     nn.MaxPool2d: layers.CompactMaxPool2d,
+    'mmcv.ops.roi_align.RoIAlign': layers.IntRoIAlign,
+    'torchvision.ops.roi_align.RoIAlign': layers.IntRoIAlign,
 }
 _least_bits: dict[type[nn.Module] | str, int | None] = {}
 _recomputing: dict[type[nn.Module] | str, str] = {}

@@ -27,6 +27,7 @@ from .norm import (
     IntSyncBatchNorm,
 )
 from .relu import CompactReLU
+from .roi_align import IntRoIAlign
 
 __all__ = [
     'CompactMaxPool2d',
@@ -51,5 +52,6 @@ __all__ = [
     'IntLayerNorm',
     'IntLayerNorm2d',
     'IntLinear',
+    'IntRoIAlign',
     'IntSyncBatchNorm',
 ]

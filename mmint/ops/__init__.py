@@ -2,6 +2,7 @@
 
 from . import stock  # noqa: F401
 from .conv import conv, conv_transpose
+from .interpolation import resize, roi_align
 from .linear import linear
 from .mapper import Mapper
 from .norm import Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
@@ -20,4 +21,6 @@ __all__ = [
     'instance_norm',
     'layer_norm',
     'linear',
+    'resize',
+    'roi_align',
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from torch._ops import OpOverloadPacket
+
 from .mapper import Mapper
 
 
@@ -18,14 +20,15 @@ class Scope(Protocol):
 
 
 Integer = TypeVar('Integer', bound=Callable[..., Any])
-_INTEGER: dict[Callable[..., Any], Callable[..., Any]] = {}
+_INTEGER: dict[Callable[..., Any] | str, Callable[..., Any]] = {}
 
 
-def integer(*functions: Callable[..., Any]) -> Callable[[Integer], Integer]:
+def integer(*functions: Callable[..., Any] | str) -> Callable[[Integer], Integer]:
     """Registers the integer version of PyTorch functions.
 
-    It takes the `Scope` and the arguments of the function, and returns NotImplemented for what
-    stays float.
+    An operator of another library is given by its name, ``'library::operator'``, so that the
+    library need not be there. The version takes the `Scope` and the arguments of the function, and
+    returns NotImplemented for what stays float.
     """
 
     def register(version: Integer) -> Integer:
@@ -37,4 +40,6 @@ def integer(*functions: Callable[..., Any]) -> Callable[[Integer], Integer]:
 
 def integer_version(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """What was registered for ``function``."""
+    if isinstance(function, OpOverloadPacket):
+        return _INTEGER.get(function._qualified_op_name)
     return _INTEGER.get(function)

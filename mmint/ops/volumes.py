@@ -94,7 +94,7 @@ def conv_weight_grad(
     each = slice(None), slice(None)
     grads = _stacked(grad, depth.positions, [each], 1)
     out = backend.conv2d_weight_grad(grads, stacked, (o, taps * c, height, width), images)
-    return out.unflatten(1, (taps, c)).movedim(1, 2).reshape(*weight_size)
+    return out.unflatten(1, (taps, c)).movedim(1, 2).contiguous().view(*weight_size)
 
 
 class _Depth(NamedTuple):
@@ -161,7 +161,7 @@ def _replaced(x: FixedPoint, mantissa: Tensor) -> FixedPoint:
 def _joined(images: Tensor, size: Sequence[int]) -> Tensor:
     """The volumes or signals of ``size`` to which ``images`` belong, contiguous and no view."""
     n, c, depth, height, width = _deep_size(size)
-    joined = images.view(n, depth, c, height, width).movedim(2, 1).reshape(*size)
+    joined = images.view(n, depth, c, height, width).movedim(2, 1).contiguous().view(*size)
     joined = joined.data  # a view may not be changed in place once it is a layer's result
     magnitude = known_magnitude(images)
     if magnitude is not None:

@@ -61,6 +61,7 @@ COUNTS = {
     'norm': (2 * 512, 2 * 512, 0),
     'addition': (128, 128, 0),
     'pooling': (128, 128, 0),
+    'interpolation': (0, 0, 0),
     'optimizer': (0, 0, 4 * (3 * 4 * 9 + 4 + 2 * 4 + 4 * 4 + 4 * 5 + 5)),
 }
 
@@ -230,6 +231,27 @@ def test_max_pooling_adds_the_gradients_of_windows_that_overlap():
             assert totals(audit(model, x))['pooling'] == (0, elements, 0)
 
 
+@pytest.mark.parametrize('size', [(7, 9), (2, 3)])
+def test_resizing_costs_the_same_in_integers_an_element_of_the_larger_side(size):
+    class Resizing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return F.interpolate(x, size, mode='bilinear')
+
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    larger = 2 * 3 * max(4 * 5, size[0] * size[1])
+    for bits in (None, 8):
+        model = Resizing()
+        if bits:
+            convert(model, bits)
+        report = audit(model, x)
+        assert totals(report)['interpolation'] == (larger, larger, 0)
+        assert report.share(['interpolation']) == bool(bits)
+
+
 def test_reasons_come_from_the_place_and_from_the_operator():
     class Reasons(nn.Module):
         def __init__(self):
@@ -251,6 +273,33 @@ def test_reasons_come_from_the_place_and_from_the_operator():
         assert found['loss'] == 'criterion'
         modules = {o.module for o in operations(report, reason='activation function', phase=phase)}
         assert modules == {'', 'gelu'}
+
+
+def test_products_of_losses_and_of_matchers_are_not_the_networks_but_convolutions_are():
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x, target):
+            return self.loss_by_feat(self.fc(x), target)
+
+        def loss_by_feat(self, x, target):
+            similarity = x @ target.T
+            kernels = x.view(3, 4, 1, 1)  # dynamic: predicted
+            return similarity.logsumexp(1).sum() + F.conv2d(torch.ones(1, 4, 2, 2), kernels).sum()
+
+    x, target = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4)
+    for bits in (None, 8):
+        model = Head()
+        if bits:
+            convert(model, bits)
+        counted = totals(audit(model, x, target))
+        assert counted['linear'] == (3 * 4 * 4, 2 * 3 * 4 * 4, 0)
+        assert counted['matmul'] == (0, 0, 0)
+        assert counted['convolution'] == (3 * 4 * 4, 3 * 4 * 4, 0)
+    (product,) = operations(audit(Head(), x, target), operator='mm', module='', phase='forward')
+    assert (product.reason, product.kind) == ('loss', None)
 
 
 def test_a_recomputed_part_counts_in_the_backward_pass_under_its_modules():

@@ -59,10 +59,19 @@ print(json.dumps(dict(
 """
 
 LAYER_NAMES = [
+    'IntBatchNorm1d',
     'IntBatchNorm2d',
+    'IntBatchNorm3d',
+    'IntConv1d',
     'IntConv2d',
+    'IntConv3d',
+    'IntConvTranspose1d',
     'IntConvTranspose2d',
+    'IntConvTranspose3d',
     'IntGroupNorm',
+    'IntInstanceNorm1d',
+    'IntInstanceNorm2d',
+    'IntInstanceNorm3d',
     'IntLayerNorm',
     'IntLinear',
     'IntSyncBatchNorm',

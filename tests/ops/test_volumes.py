@@ -57,7 +57,8 @@ def test_sums_are_those_of_the_integers_rounded_once(case):
         (grad_weight, weight_grad(x, weight.shape, grad, *geometry)),
     ):
         assert torch.equal(got, (want * 2.0**-18).float())
-        assert got.is_contiguous() and not got._is_view()
+        assert got.is_contiguous()
+    assert not (out._is_view() or grad_x._is_view())  # a layer after may change them in place
 
 
 @pytest.mark.parametrize('case', CASES)

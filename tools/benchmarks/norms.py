@@ -1,19 +1,22 @@
-"""`benchmark.py norms`: integer norms, additions, pooling and whole blocks beside float32.
+"""`benchmark.py norms`: integer norms, additions, pooling, interpolation and blocks beside float32.
 
-Layers as a network runs them, with autograd, at the shapes of ResNet-50 at 2x3x320x320, and layer
-norm at those of ViT-B. Integer and float alternate, and medians are compared; `backward` is for the
-input and the parameters. Inputs and gradients come with their largest magnitude known, as the
-integer layer before them leaves it; in a block (convolution, norm, ReLU) only the first one does.
+Layers as a network runs them, with autograd, at the shapes of ResNet-50 at 2x3x320x320, layer norm
+at those of ViT-B, and RoIAlign as in Faster R-CNN. Integer and float alternate, and medians are
+compared; `backward` is for the input and the parameters. Inputs and gradients come with their
+largest magnitude known, as the integer layer before them leaves it; in a block (convolution, norm,
+ReLU) only the first one does.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import RoIAlign
 
 from mmint.backends.magnitudes import known_magnitude, remember_magnitude
 from mmint.conversion import convert
@@ -26,6 +29,7 @@ SHAPES = [(64, 160), (64, 80), (256, 80), (128, 80), (128, 40), (512, 40), (256,
           (1024, 20), (512, 20), (512, 10), (2048, 10)]  # fmt: skip
 BLOCKS = [(64, 80), (128, 40), (256, 20), (512, 10)]
 TOKENS = (BATCH * 197, 768)
+REGIONS = [(80, 900), (40, 120)]  # size of a level of 256 channels, boxes on it
 
 
 class Residual(nn.Module):
@@ -49,6 +53,22 @@ class Pool(nn.Sequential):
         self.unused = nn.Parameter(torch.zeros(1))
 
 
+class Regions(nn.Module):
+    """RoIAlign of random boxes of an image of 320 pixels, half to twice what their level is for."""
+
+    def __init__(self, size: int, count: int) -> None:
+        super().__init__()
+        stride = 320 / size
+        self.layer = RoIAlign(7, 1 / stride, 0, aligned=True)
+        corner, extent = torch.rand(count, 2) * 300, (torch.rand(count, 2) * 21 + 7) * stride
+        number = torch.arange(count)[:, None] % BATCH
+        self.boxes = torch.cat([number, corner, (corner + extent).clamp(max=320)], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The regions."""
+        return self.layer(x, self.boxes)
+
+
 def block(channels: int, frozen: bool) -> nn.Module:
     """Convolution, batch norm and ReLU."""
     conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
@@ -68,8 +88,15 @@ def cases(quick: bool) -> list[tuple[str, Callable[[], nn.Module], tuple[int, ..
             ('group norm', partial(nn.GroupNorm, 32, channels), image),
             ('addition', partial(Residual, image), image),
             ('average pooling 2x2', lambda: Pool(nn.AvgPool2d(2)), image),
+            (
+                'bilinear, twice as large',
+                partial(Pool, nn.Upsample(scale_factor=2, mode='bilinear')),
+                image,
+            ),
             ('global average pooling', lambda: Pool(nn.AdaptiveAvgPool2d(1)), image),
         ]
+    for size, count in REGIONS:
+        found.append(('RoIAlign', partial(Regions, size, count), (BATCH, 256, size, size)))
     found.append(('layer norm', partial(nn.LayerNorm, TOKENS[1]), TOKENS))
     for channels, size in BLOCKS[1:2] if quick else BLOCKS:
         image = BATCH, channels, size, size
@@ -90,7 +117,8 @@ def compare(
     make: Callable[[], nn.Module], shape: tuple[int, ...], seconds: float
 ) -> dict[str, list[float]]:
     """Median milliseconds, integer then float, of the forward and of the backward pass."""
-    layer, integer = make(), make()
+    layer = make()
+    integer = copy.deepcopy(layer)
     convert(integer)
     x = with_top(torch.randn(shape))
     top = known_magnitude(x)

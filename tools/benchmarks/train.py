@@ -35,7 +35,7 @@ from .results import save
 def run(
     config: str,
     batch: int,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     repeats: int,
     threads: int,
     bits: int,
@@ -45,7 +45,8 @@ def run(
     """Times and measures int8 and float training steps of ``config``.
 
     Returns:
-        ``int8_ms``, ``float_ms``, ``ratio``, ``int8_peak_mb``, ``float_peak_mb`` and the settings.
+        ``int8_ms``, ``float_ms``, ``ratio``, ``int8_peak_mb``, ``float_peak_mb`` and the settings,
+        ``size`` what the images have.
         On a GPU ``float`` is each of `benchmarks.gpu.FLOATS`, ``ratio`` is ``times_float``, and the
         settings have the ``card``. ``file`` gets it as JSON, on a GPU each peak as it is known.
     """
@@ -53,7 +54,7 @@ def run(
     card = gpu() if device == 'cuda' else None
     cfg = load_config(config)
     cfg.integer = {**cfg.get('integer', {}), 'bits': bits}
-    result = dict(config=config, batch=batch, size=size, threads=threads, bits=bits)
+    result = dict(config=config, batch=batch, threads=threads, bits=bits)
     measured = (
         on_cpu(cfg, batch, size, repeats)
         if card is None
@@ -65,13 +66,13 @@ def run(
     return result
 
 
-def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> Iterator[dict]:
+def on_cpu(cfg: Config, batch: int, size: tuple[int, int] | None, repeats: int) -> Iterator[dict]:
     """Times, then peaks, on the CPU."""
     steps = {}
     for kind, its_cfg in (('int8', to_integer(cfg)), ('float', cfg)):
-        torch.manual_seed(0)
         steps[kind] = Step(its_cfg, batch, size)
         steps[kind]()  # fills the optimizer's state
+    yield dict(size=steps['int8'].size)
     times = {kind: [] for kind in steps}
     for _ in range(repeats):
         for kind, step in steps.items():
@@ -85,7 +86,7 @@ def on_cpu(cfg: Config, batch: int, size: tuple[int, int], repeats: int) -> Iter
 
 
 def on_gpu(
-    cfg: Config, batch: int, size: tuple[int, int], repeats: int, device: torch.device
+    cfg: Config, batch: int, size: tuple[int, int] | None, repeats: int, device: torch.device
 ) -> Iterator[dict]:
     """Peaks, then times, on a GPU."""
     yield dict(card=torch.cuda.get_device_name(device))
@@ -94,8 +95,8 @@ def on_gpu(
         its_cfg = to_integer(cfg) if kind == 'int8' else copy.deepcopy(cfg)
         if kind == 'bf16':
             its_cfg.optim_wrapper.update(type='AmpOptimWrapper', dtype='bfloat16')
-        torch.manual_seed(0)
         step = Step(its_cfg, batch, size, device)
+        yield dict(size=step.size)
         if kind in ('tf32', 'bf16'):
             step.model.to(memory_format=torch.channels_last)
         if kind == 'bf16':

@@ -9,6 +9,7 @@ names another, read at the first use.
 from ..errors import check
 from .activation import relu, relu_grad
 from .addition import add
+from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .layer_norm import layer_norm, layer_norm_grad
 from .library import available, level, levels, use_level
 from .mapping import channel_sum, dequantize, quantize
@@ -66,6 +67,10 @@ __all__ = [
     'quantize',
     'relu',
     'relu_grad',
+    'resize',
+    'resize_grad',
+    'roi_align',
+    'roi_align_grad',
     'sgd_step',
     'update_running',
     'use_level',

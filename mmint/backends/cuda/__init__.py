@@ -10,6 +10,7 @@ filters are channels-last.
 from .activation import relu, relu_grad
 from .addition import add
 from .finite import check
+from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .layer_norm import layer_norm, layer_norm_grad
 from .mapping import channel_sum, dequantize, quantize
 from .max_pooling import max_pool2d, max_pool2d_grad
@@ -63,6 +64,10 @@ __all__ = [
     'quantize',
     'relu',
     'relu_grad',
+    'resize',
+    'resize_grad',
+    'roi_align',
+    'roi_align_grad',
     'sgd_step',
     'update_running',
 ]

@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     uint32_t top = 0;
     for (int64_t block = first_index(); block < blocks; block += stride()) {
         const uint4 words = stochastic ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
-#pragma unroll
+#pragma unroll 4
         for (int e = 0; e < SERVED; e++) {
             const int64_t i = first_element(block) + distance_of(e);
             if (i >= n) break;

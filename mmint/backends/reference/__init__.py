@@ -7,6 +7,7 @@ every step is an exact integer; all else is int64. Other backends must give the 
 from ..errors import check
 from .activation import relu, relu_grad
 from .addition import add
+from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .mapping import dequantize, quantize
 from .max_pooling import max_pool2d, max_pool2d_grad
 from .norms import (
@@ -67,6 +68,10 @@ __all__ = [
     'quantize',
     'relu',
     'relu_grad',
+    'resize',
+    'resize_grad',
+    'roi_align',
+    'roi_align_grad',
     'sgd_step',
     'update_running',
 ]

@@ -167,7 +167,6 @@ def _shifted(integers: Tensor, exponent: int | Tensor, common: int) -> Tensor:
     if isinstance(exponent, int):
         left = exponent - common
         return integers << left if left >= 0 else integers >> min(-left, 63)
-    left = exponent - common
-    magnitude = integers.abs()
-    cut = (magnitude << left.clamp(min=0)) >> (-left).clamp(0, 63)
+    up, down = (exponent - common).clamp(min=0), (common - exponent).clamp(0, 63)
+    cut = (integers.abs() << up) >> down
     return integers.sign() * cut

@@ -1,3 +1,11 @@
 """Integer versions of the PyTorch functions that stock models call; importing registers them."""
 
-from . import arithmetic, attention, convolutions, norms, pooling, products  # noqa: F401
+from . import (  # noqa: F401
+    arithmetic,
+    attention,
+    convolutions,
+    interpolation,
+    norms,
+    pooling,
+    products,
+)

@@ -40,21 +40,21 @@ def _add_(scope: Scope, input: Any, other: Any, *, alpha: float = 1) -> Any:
     return sum_of(scope, input, other, alpha=alpha, inplace=True)
 
 
-def _branching(function: Callable[..., Any]) -> Callable[..., Any]:
+def branching(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as it is, in float or exact; but a residual branch may begin at its operands."""
 
-    def branching(scope: Scope, *args: Any, **kwargs: Any) -> Any:
+    def used_by(scope: Scope, *args: Any, **kwargs: Any) -> Any:
         used = [use(x, scope.mapper()) if is_activation(x) else x for x in args]
         return function(*used, **kwargs)
 
-    return branching
+    return used_by
 
 
 for _function in (
-    *(F.interpolate, torch.norm, Tensor.norm, Tensor.sigmoid, torch.sigmoid),
+    *(torch.norm, Tensor.norm, Tensor.sigmoid, torch.sigmoid),
     *(Tensor.mul, torch.mul, Tensor.div, torch.div),
 ):
-    integer(_function)(_branching(_function))
+    integer(_function)(branching(_function))
 
 
 @integer(F.normalize)

@@ -66,16 +66,19 @@ FUNCTIONS = {
     'bias_excess': (INT, [UINT, INT]),
     'finish_sum': (FLOAT, [LONG, INT, LONG, INT]),
     'sgd_narrowing': (INT, [ULONG, INT]),
+    'position_of': (LONG, [UINT, UINT]),
+    'box_is_good': (ctypes.c_bool, [ctypes.POINTER(FLOAT), LONG]),
 }
 C_TYPES = {
     INT: 'int', LONG: 'int64_t', FLOAT: 'float', ULONG: 'uint64_t', UINT: 'uint32_t',
     ctypes.c_bool: 'bool', Wide: 'wide_t', Coefficients: 'coefficients_t', Spread: 'spread_t',
-    RandomWords: 'random_words',
+    RandomWords: 'random_words', ctypes.POINTER(FLOAT): 'const float *',
 }  # fmt: skip
 CONSTANTS = [
     'FRACTION_BITS', 'PHILOX_ROUNDS', 'SCALE_BITS', 'WIDTH', 'LOWEST', 'LAYER_WEIGHT_BITS',
     'NORMALISED_BITS', 'LAYER_SHIFT_BITS', 'ADDITION_ALIGNMENT', 'SUM_FRACTION_BITS', 'BOUND_BITS',
     'SGD_PARAMETER', 'SGD_MOMENTUM', 'SGD_NESTEROV', 'SGD_UPDATE',
+    'POSITION_BITS', 'WEIGHT_BITS', 'FARTHEST_BITS',
 ]  # fmt: skip
 OTHERS = """
 static int128_t whole(int64_t high, uint64_t low) {
@@ -89,6 +92,10 @@ float test_add(uint32_t top_x, bool x_counts, uint32_t top_y, bool y_counts, int
                uint32_t y, bool stochastic, uint32_t drawn) {
     const addition_t a = addition_of(top_x, x_counts, top_y, y_counts, bits);
     return add_one(&a, x, y, stochastic, drawn);
+}
+void test_box_taps(int64_t start, int64_t end, int64_t size, int64_t results, int64_t ratio,
+                   bool aligned, int32_t *taps, int16_t *weights) {
+    box_taps_of(start, end, size, results, ratio, aligned, (taps_t *)taps, weights);
 }
 """
 
@@ -126,4 +133,24 @@ def compiled(folder: Path) -> ctypes.CDLL:
     library.test_add.argtypes = [
         UINT, ctypes.c_bool, UINT, ctypes.c_bool, INT, UINT, UINT, ctypes.c_bool, UINT
     ]  # fmt: skip
+    library.test_box_taps.restype = None
+    library.test_box_taps.argtypes = [
+        LONG, LONG, LONG, LONG, LONG, ctypes.c_bool,
+        ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.c_int16),
+    ]  # fmt: skip
     return library
+
+
+def box_weights(
+    library: ctypes.CDLL, start: int, end: int, size: int, results: int, ratio: int, aligned: bool
+) -> list[list[int]]:
+    """The weights that `box_taps_of` gives each place, result by result."""
+    taps, most = (ctypes.c_int32 * (3 * results))(), size + 2 * results
+    weights = (ctypes.c_int16 * (most + 1))(*[-7] * (most + 1))
+    library.test_box_taps(start, end, size, results, ratio, aligned, taps, weights)
+    assert weights[most] == -7  # it is not written to
+    rows = [[0] * size for _ in range(results)]
+    for i, row in enumerate(rows):
+        first, stop, at = taps[3 * i : 3 * i + 3]
+        row[first:stop] = weights[at : at + stop - first]
+    return rows

@@ -1,5 +1,7 @@
 """The arithmetic that C and CUDA share, against Python's integers."""
 
+import ctypes
+import itertools
 import math
 import random
 import struct
@@ -8,8 +10,9 @@ from fractions import Fraction
 
 import pytest
 import torch
-from headers import BACKENDS, HEADERS, RandomWords, Wide, compiled
+from headers import BACKENDS, HEADERS, RandomWords, Wide, box_weights, compiled
 
+from mmint.backends.host import interpolation
 from mmint.backends.reference import addition, sgd
 from mmint.backends.reference.norms import coefficients, layer
 from mmint.numerics import RandomBits, Role, wide
@@ -86,6 +89,9 @@ def test_constants_are_those_of_the_reference(arithmetic):
         'ADDITION_ALIGNMENT': addition.MAX_ALIGNMENT,
         'SUM_FRACTION_BITS': sgd.SUM_FRACTION_BITS,
         'BOUND_BITS': sgd.BOUND_BITS,
+        'POSITION_BITS': interpolation.POSITION_BITS,
+        'WEIGHT_BITS': interpolation.WEIGHT_BITS,
+        'FARTHEST_BITS': interpolation.FARTHEST.bit_length() - 1,
         **roles,
     }
 
@@ -331,3 +337,81 @@ def test_sums_of_an_update_are_narrowed_to_fit(arithmetic, bits):
         shift = arithmetic.sgd_narrowing(top, bits)
         assert top / two_to(shift) <= most
         assert not shift or top / two_to(shift - 1) > most
+
+
+# ---- interpolation ----
+
+PLACE = 2**24  # a position's unit is a part of it
+
+
+def test_corners_of_boxes_become_the_nearest_positions(arithmetic):
+    for p in floats():
+        for scale in (1.0, 0.125, 1 / 14, 2.0**-30, 3e30):
+            factor = pattern(scale)
+            exact = nearest_even(Fraction(number(p)) * Fraction(number(factor)) * PLACE)
+            assert arithmetic.position_of(p, factor) == max(-(2**52), min(2**52, exact))
+
+
+def test_boxes_are_finite_and_of_images_that_are_there(arithmetic):
+    def good(*box):
+        return arithmetic.box_is_good((ctypes.c_float * 5)(*box), 2)
+
+    assert good(0, 1, 2, 3, 4) and good(1.9, -5e30, 0, 5e30, -1) and good(-0.9, 0, 0, 0, 0)
+    assert not good(2, 0, 0, 1, 1) and not good(-1, 0, 0, 1, 1)
+    for value in (math.nan, math.inf, -math.inf):
+        for place in range(5):
+            box = [0.0] * 5
+            box[place] = value
+            assert not good(*box)
+
+
+def weights_of(start, end, size, results, ratio, aligned):
+    """Of means of samples between two places each, as RoIAlign defines them, in integers."""
+    length = end - start if aligned else max(end - start, PLACE)
+    samples = ratio or max(0, -(-length // (results * PLACE)))
+    rows = []
+    for i in range(results):
+        exact = [0] * (size + 1)
+        for q in range(i * samples, (i + 1) * samples):
+            position = start + (2 * q + 1) * length // (2 * results * samples)
+            if not -PLACE <= position <= size * PLACE:
+                continue
+            low, part = divmod(min(max(position, 0), (size - 1) * PLACE), PLACE)
+            exact[low] += PLACE - part
+            exact[low + 1] += part
+        unit = max(1, samples) * 2**10
+        sums = [(sum(exact[:n]) + unit // 2) // unit for n in range(size + 1)]
+        rows.append([b - a for a, b in itertools.pairwise(sums)])
+    return rows
+
+
+def axes(count=400):
+    """Boxes of every kind: in and around an axis, points, turned round, longer than it."""
+    for _ in range(count):
+        size, results, ratio = rng.randint(1, 40), rng.randint(1, 14), rng.choice([0, 0, 1, 2, 3])
+        start = rng.choice([0, -PLACE, rng.randint(-60 * PLACE, 60 * PLACE)])
+        length = rng.choice([0, 1, PLACE, 14 * PLACE, rng.randint(0, 90 * PLACE)])
+        end = start + length * rng.choice([1, 1, 1, -1])
+        yield start, end, size, results, ratio, rng.random() < 0.6
+
+
+def test_weights_along_an_axis_of_a_box(arithmetic):
+    for axis in axes():
+        assert box_weights(arithmetic, *axis) == weights_of(*axis), axis
+
+
+def test_weights_of_a_box_that_is_far_larger_than_its_image(arithmetic):
+    """By the whole of many samples, and by the few in the image of half a billion."""
+    for start, end in ((-(10**4), 10**4 + 7), (-5, 10**4), (-(10**4), 3)):
+        axis = start * PLACE, end * PLACE + 12345, 20, 7, 0, True
+        assert box_weights(arithmetic, *axis) == weights_of(*axis)
+    for start, end in ((-(2**52), 2**52), (-(2**52), 0), (0, 2**52), (2**52, 2**52)):
+        made = box_weights(arithmetic, start, end, 20, 7, 0, True)
+        assert all(0 <= weight <= 1 for row in made for weight in row)
+
+
+def test_weights_add_up_to_one_in_the_image(arithmetic):
+    for start in (0, 3 * PLACE // 2):
+        for length in (1, PLACE, 7 * PLACE + 5, 17 * PLACE):
+            made = box_weights(arithmetic, start, start + length, 20, 7, 0, True)
+            assert [sum(row) for row in made] == [2**14] * 7

@@ -17,6 +17,7 @@
     KERNEL(add)                              \
     KERNEL(avg_pool2d)                       \
     ALIKE(avg_pool2d_grad, avg_pool2d)       \
+    KERNEL(box_taps)                         \
     KERNEL(channel_sum)                      \
     KERNEL(conv2d)                           \
     ALIKE(conv2d_input_grad, conv2d)         \
@@ -24,6 +25,8 @@
     KERNEL(dequantize)                       \
     KERNEL(frozen_norm)                      \
     KERNEL(frozen_norm_weight_grad)          \
+    KERNEL(interpolate)                      \
+    ALIKE(interpolate_grad, interpolate)     \
     KERNEL(layer_norm)                       \
     KERNEL(layer_norm_grad)                  \
     KERNEL(matmul)                           \
@@ -106,6 +109,26 @@
     POINTER(const int64_t, columns) POINTER(const int64_t, reciprocals)                           \
     INTEGER(planes) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)                  \
     INTEGER(wide) INTEGER(exponent) INTEGER(threads)
+
+/* boxes[count][5] to the taps of RoIAlign (host/interpolation.py): image[count],
+ * rows[count][out_h], row_weights[count][height + 2 * out_h], and so the columns. `scale` is the
+ * pattern of a float32. */
+#define ARGUMENTS_box_taps(POINTER, INTEGER)                                                      \
+    POINTER(const float, boxes) POINTER(int32_t, image)                                           \
+    POINTER(void, rows) POINTER(int16_t, row_weights)                                             \
+    POINTER(void, columns) POINTER(int16_t, column_weights)                                       \
+    INTEGER(count) INTEGER(images) INTEGER(height) INTEGER(width) INTEGER(out_h) INTEGER(out_w)   \
+    INTEGER(scale) INTEGER(ratio) INTEGER(aligned) INTEGER(threads)
+
+/* x (images, channels, height, width), out (count, channels, out_h, out_w), and the taps of `count`
+ * boxes; image NULL: one set of taps, for each of `images`. Of interpolate_grad x is the incoming
+ * gradient, `out` the input's. Both return the top of the result. */
+#define ARGUMENTS_interpolate(POINTER, INTEGER)                                                   \
+    POINTER(const int16_t, x) POINTER(float, out) POINTER(const int32_t, image)                   \
+    POINTER(const void, rows) POINTER(const int16_t, row_weights)                                 \
+    POINTER(const void, columns) POINTER(const int16_t, column_weights)                           \
+    INTEGER(count) INTEGER(images) INTEGER(channels) INTEGER(height) INTEGER(width)               \
+    INTEGER(out_h) INTEGER(out_w) INTEGER(exponent) INTEGER(threads)
 
 /* Rows of words (elements/sgd.h), one a parameter. Returns 1 + the number of the first that is not
  * finite, and then has updated none. */

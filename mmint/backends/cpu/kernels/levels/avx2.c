@@ -23,6 +23,7 @@
 #include "portable_packing.h"
 #include "elements/addition_loops.h"
 #include "elements/activation_loops.h"
+#include "elements/interpolation_loops.h"
 #include "elements/layer_norm_loops.h"
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
@@ -516,6 +517,8 @@ void fill_avx2(level_t *t) {
     t->layer_norm_grad = layer_norm_grad_loop;
     t->average = average_loop;
     t->average_grad = average_grad_loop;
+    t->interpolate = interpolate_loop;
+    t->interpolate_grad = interpolate_grad_loop;
     t->sgd = sgd_avx2;
 }
 

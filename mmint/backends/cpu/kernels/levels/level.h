@@ -21,6 +21,7 @@ struct layer_forward; /* elements/layer_norm.h */
 struct layer_backward;
 struct layer_sums;
 struct average;      /* elements/pooling.h */
+struct interpolation; /* elements/interpolation.h */
 struct sgd_task;     /* elements/sgd.h */
 struct winograd_job; /* products/winograd_parts.h */
 struct winograd_places;
@@ -87,6 +88,10 @@ typedef struct {
     /* A plane of average pooling. */
     uint32_t (*average)(const struct average *p, const void *x, float *out, int64_t *lines);
     uint32_t (*average_grad)(const struct average *p, const void *grad, float *out, int64_t *lines);
+    /* LANES channels of an image. Returns the top. */
+    uint32_t (*interpolate)(const struct interpolation *s, long image, long channel, void *scratch);
+    uint32_t (*interpolate_grad)(const struct interpolation *s, long image, long channel,
+                                 void *scratch);
     /* Updates elements first, a multiple of GROUP, ... first + n - 1 of a parameter. */
     void (*sgd)(const struct sgd_task *t, long first, long n);
 } level_t;

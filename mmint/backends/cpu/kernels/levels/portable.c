@@ -3,6 +3,7 @@
 #include "portable_packing.h"
 #include "elements/addition_loops.h"
 #include "elements/activation_loops.h"
+#include "elements/interpolation_loops.h"
 #include "elements/layer_norm_loops.h"
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
@@ -93,6 +94,8 @@ void fill_portable(level_t *t) {
         .layer_norm_grad = layer_norm_grad_loop,
         .average = average_loop,
         .average_grad = average_grad_loop,
+        .interpolate = interpolate_loop,
+        .interpolate_grad = interpolate_grad_loop,
         .sgd = sgd_loop,
     };
 }
