@@ -11,9 +11,9 @@ from ...numerics import FixedPoint
 
 
 class Blocks(NamedTuple):
-    """Element i of a tensor, in row-major order, has exponent ``i // run % count``."""
+    """Element i of a tensor, in row-major order, has exponent ``i // run % exponents``."""
 
-    count: int
+    exponents: int
     run: int
 
 
