@@ -128,7 +128,9 @@ def test_a_class_asks_for_bits_and_the_very_name_of_a_module_wins(stock, least, 
 
 def test_the_table_shows_what_a_class_asked_for():
     mmint.register_bits(Squares, 12)
-    assert re.search(r'Squares +class kept +partly integer +12 +1 +0 +after', format_report(convert(Net())))
+    assert re.search(
+        r'Squares +class kept +partly integer +12 +1 +0 +after', format_report(convert(Net()))
+    )
     mmint.register_bits(Squares, None)
     assert re.search(r'Squares +left alone +float +1 +0 +after', format_report(convert(Net())))
 
