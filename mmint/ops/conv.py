@@ -53,7 +53,8 @@ def conv_transpose(
     output_padding: Sequence[int],
     mapper: Mapper,
 ) -> Tensor:
-    """Integer transposed convolution; ``weight`` is ``(C, O / groups, *kernel)``, else as `conv`."""
+    """Integer transposed convolution; ``weight`` is ``(C, O / groups, *kernel)``, else as
+    `conv`."""
     kernel = weight.shape[2:]
     axes = (
         (x.shape[2 + i] - 1) * geometry.stride[i]
