@@ -137,6 +137,7 @@ def random_sample(cfg: Config, number: int, size: tuple[int, int], folder: Path)
         width=width,
         img_shape=size,
         ori_shape=size,
+        scale=(width, height),
         scale_factor=(1.0, 1.0),
         flip=False,
         flip_direction=None,

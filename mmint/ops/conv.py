@@ -36,10 +36,10 @@ def conv(
     geometry: Geometry,
     mapper: Mapper,
 ) -> Tensor:
-    """Integer convolution of float32 ``x`` (N, C, *), of one to three axes; returns (N, O, *').
+    """Integer convolution of float32 ``x`` (N, C, ...), of one to three axes, as (N, O, ...).
 
     Args:
-        weight: float32 (O, C / groups, *kernel): where the weight gradient goes.
+        weight: float32 ``(O, C / groups, *kernel)``: where the weight gradient goes.
         mapped_weight: ``weight`` in fixed point.
         bias: float32 (O,) or None.
     """
@@ -56,7 +56,8 @@ def conv_transpose(
     output_padding: Sequence[int],
     mapper: Mapper,
 ) -> Tensor:
-    """Integer transposed convolution; ``weight`` is (C, O / groups, *kernel), else as `conv`."""
+    """Integer transposed convolution; ``weight`` is ``(C, O / groups, *kernel)``, else as
+    `conv`."""
     kernel = weight.shape[2:]
     axes = (
         (x.shape[2 + i] - 1) * geometry.stride[i]

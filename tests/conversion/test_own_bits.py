@@ -79,9 +79,9 @@ def test_only_a_module_that_differs_from_what_is_around_gets_a_scope_and_an_entr
     assert [entry.name for entry in convert(model)] == ['conv']
     assert 'forward' not in vars(model.after[0])
     table = format_report(convert(Net(), exclude=['after']))
-    assert re.search(r'Squares +left alone +1 +0 +after', table)
+    assert re.search(r'Squares +left alone +float +1 +0 +after', table)
     table = format_report(convert(Net(), layer_bits={'after': 12}))
-    assert re.search(r'Squares +class kept +12 +1 +0 +after', table)
+    assert re.search(r'Squares +class kept +partly integer +12 +1 +0 +after', table)
 
 
 def test_a_second_conversion_includes_what_the_first_left_out():
@@ -128,9 +128,11 @@ def test_a_class_asks_for_bits_and_the_very_name_of_a_module_wins(stock, least, 
 
 def test_the_table_shows_what_a_class_asked_for():
     mmint.register_bits(Squares, 12)
-    assert re.search(r'Squares +class kept +12 +1 +0 +after', format_report(convert(Net())))
+    assert re.search(
+        r'Squares +class kept +partly integer +12 +1 +0 +after', format_report(convert(Net()))
+    )
     mmint.register_bits(Squares, None)
-    assert re.search(r'Squares +left alone +1 +0 +after', format_report(convert(Net())))
+    assert re.search(r'Squares +left alone +float +1 +0 +after', format_report(convert(Net())))
 
 
 def test_subclasses_ask_for_the_same_unless_they_are_registered():

@@ -37,7 +37,7 @@ def test_they_are_listed_and_left_alone():
         zip(OTHERS, (12, 3, 6), strict=True)
     )
     assert type(model.conv) is IntConv2d and type(model.teacher[0]) is nn.Conv2d
-    assert re.search(r'Sequential +not registered +1 +12 +teacher', format_report(report))
+    assert re.search(r'Sequential +not registered +float +1 +12 +teacher', format_report(report))
 
 
 def test_their_very_names_convert_them():

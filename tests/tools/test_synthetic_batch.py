@@ -85,13 +85,13 @@ def test_self_supervised_models_get_views_and_masked_patches():
 
 def test_classifiers_get_labels_of_their_kind_and_images_of_the_pipelines_size():
     batch = batch_of('mmpretrain::resnet/resnet50_8xb32_in1k.py', None)
-    assert batch['inputs'].shape == (2, 3, 224, 224)
+    assert [image.shape for image in batch['inputs']] == [(3, 224, 224)] * 2
     assert batch['data_samples'][0].gt_label.shape == (1,)
     batch = batch_of('mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py', None)
-    assert batch['inputs'].shape == (2, 3, 448, 448)
+    assert [image.shape for image in batch['inputs']] == [(3, 448, 448)] * 2
     assert batch['data_samples'][0].gt_label.shape == (1,)  # a list of labels
     lenet = batch_of('mmpretrain::lenet/lenet5_mnist.py', None)
-    assert lenet['inputs'].shape == (2, 1, 32, 32)
+    assert [image.shape for image in lenet['inputs']] == [(1, 32, 32)] * 2
 
 
 def test_a_size_that_is_asked_for_is_that_of_every_view():

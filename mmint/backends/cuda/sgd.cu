@@ -47,8 +47,7 @@ __device__ const update &mine(const updates &all) {
 
 __device__ int32_t momentum_at(const update &u, int64_t i) {
     if (!u.momentum || u.is_first) return 0;
-    return u.settings.bits > 8 ? ((const int16_t *)u.momentum)[i]
-                               : ((const int8_t *)u.momentum)[i];
+    return u.settings.bits > 8 ? ((const int16_t *)u.momentum)[i] : ((const int8_t *)u.momentum)[i];
 }
 
 __device__ void keep_momentum(const update &u, int64_t i, int32_t mantissa) {
@@ -65,7 +64,8 @@ __device__ void note(uint32_t *at, uint32_t v) {
     if (threadIdx.x == 0 && top) atomicMax(at, top);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) sgd_largest(const __grid_constant__ updates all) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sgd_largest(const __grid_constant__ updates all) {
     const update &u = mine(all);
     const int64_t block = blockIdx.x - u.first_block, first = block * ELEMENTS;
     uint32_t grad = 0, param = 0, momentum = 0;
@@ -77,8 +77,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sgd_largest(const __grid_c
     note(&u.found->grad, grad);
     note(&u.found->param, param);
     note(&u.found->momentum, momentum);
-    if (block == 0 && threadIdx.x == 0 && u.momentum)
-        u.found->momentum_exponent = *u.exponent;
+    if (block == 0 && threadIdx.x == 0 && u.momentum) u.found->momentum_exponent = *u.exponent;
 }
 
 /* Has any of the thread's elements a fraction to be rounded? */
@@ -113,7 +112,8 @@ __device__ void step(const update &u, const sgd_plan &p, const random_words &nam
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) sgd_step(const __grid_constant__ updates all) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sgd_step(const __grid_constant__ updates all) {
     __shared__ sgd_plan plan;
     const update &u = mine(all);
     const int64_t block = blockIdx.x - u.first_block;
