@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
-from mmint.backends import RoISampling, Windows, reference
+from mmint.backends import Geometry, RoISampling, Windows, reference
 from mmint.backends.magnitudes import known_magnitude
 from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
+from mmint.numerics.fixed_point import ZEROS_EXPONENT
 from mmint.ops.interpolation import resizing_places
 
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
@@ -46,8 +47,8 @@ def assert_same(actual, expected):
 def assert_same_fixed_point(actual, expected):
     assert actual.mantissa.dtype == expected.mantissa.dtype
     assert torch.equal(actual.mantissa.cpu(), expected.mantissa)
-    assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
-    assert int(actual.exponent) == int(expected.exponent)
+    assert actual.exponent.dtype == torch.int32
+    assert torch.equal(actual.exponent.cpu(), expected.exponent)
     assert actual.bits == expected.bits
 
 
@@ -56,6 +57,42 @@ def mantissas(shape, bits=8, exponent=-9, extreme=False):
     mantissa = torch.full(shape, most) if extreme else torch.randint(-most, most + 1, shape)
     mantissa = mantissa.to(mantissa_dtype(bits))
     return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
+
+
+def freed(x, exponents):
+    """``x`` with exponents of a shape, around its own, some of them far away."""
+    around = torch.randint(-3, 4, exponents) * torch.randint(1, 9, exponents)
+    return x._replace(exponent=(x.exponent + around).to(torch.int32))
+
+
+def several_exponents(shape):
+    """Numbers of which rows, channels and planes differ in size by up to 2**30."""
+    x = torch.randn(shape)
+    for axis in range(x.dim()):
+        sizes = [n if i == axis else 1 for i, n in enumerate(shape)]
+        x *= torch.exp2(torch.randint(-5, 6, sizes))
+    return x
+
+
+# Shapes, and shapes of exponents: of channels, images and groups, rows, columns, filters.
+BLOCKS = [
+    ((3, 6, 5, 7), (1, 6, 1, 1)), ((3, 6, 5, 7), (3, 2, 1, 1)), ((2, 70, 9, 10), (1, 70, 1, 1)),
+    ((2, 3, 33, 65), (1, 3, 1, 1)), ((1, 2, 64, 64), (1, 2, 1, 1)), ((4, 64, 7, 7), (4, 16, 1, 1)),
+    ((2, 6, 64), (1, 6, 1)), ((5, 768), (5, 1)), ((9, 70), (1, 70)), ((9, 70), (1, 7)),
+    ((33, 7, 3, 3), (1, 7, 1, 1)), ((33, 7, 3, 3), (33, 1, 1, 1)), ((2, 3, 5, 4), (2, 3, 1, 1)),
+    ((0, 3), (1, 3)), ((8, 6), (1, 6)), ((2, 1, 9, 9), (1, 1, 1, 1)), ((3,), (3,)),
+    ((2, 3, 0, 4), (1, 3, 1, 1)),
+]  # fmt: skip
+
+
+# Convolutions of groups with exponents of their own: input, weight, geometry.
+GROUPED = [
+    ((2, 35, 14, 13), (35, 1, 3, 3), Geometry((2, 2), (1, 1), groups=35)),
+    ((1, 5, 9, 8), (5, 1, 3, 3), Geometry(padding=(2, 2), dilation=(2, 2), groups=5)),
+    ((2, 24, 9, 7), (36, 4, 3, 3), Geometry((1, 2), (1, 1), groups=6)),
+    ((2, 6, 7, 7), (12, 1, 3, 3), Geometry(padding=(1, 1), groups=6)),
+    ((1, 64, 6, 6), (64, 32, 1, 1), Geometry(groups=2)),
+]
 
 
 def any_float32(shape):
@@ -278,6 +315,62 @@ class Comparison:
             self.same('batch_norm_weight_grad', grad, x, sums, products, count, EPS)
         if count > 1:
             self.update_running(x, sums, count)
+
+    def grouped_convolution(self, x_size, weight_size, geometry, bits=8, scale=1.0):
+        """Its three products, of groups with exponents of their own; one group is zeros."""
+        groups = geometry.groups
+        out_size = geometry.output_size(x_size[2:], weight_size[2:])
+        of_images, of_weight = (1, groups, 1, 1), (groups, 1, 1, 1)
+        x, grad = (
+            freed(mantissas(size, bits), of_images)
+            for size in (x_size, (x_size[0], weight_size[0], *out_size))
+        )
+        weight = freed(mantissas(weight_size, bits), of_weight)
+        x.mantissa[:, : x_size[1] // groups] = 0
+        x.exponent[:, 0] = ZEROS_EXPONENT
+        weight.mantissa[-weight_size[0] // groups :] = 0
+        weight.exponent[-1] = ZEROS_EXPONENT
+        for random in (None, BITS):
+            for b, w in itertools.product((None, weight_size[0]), (weight, mantissas(weight_size))):
+                bias = None if b is None else torch.randn(b) * scale
+                self.same('conv2d', x, w, geometry, bias, random)
+                bias = None if b is None else torch.randn(x_size[1]) * scale
+                self.same('conv2d_input_grad', grad, w, x_size, geometry, bias, random)
+        arguments = 'conv2d_weight_grad', grad, x, weight_size, geometry
+        assert_same(self.run(*arguments), reference.conv2d_weight_grad(*arguments[1:]))
+        self.same('channel_sum', grad, 1)
+
+    def matrices_with_exponents(self, bits, count):
+        """Products of two inputs, each matrix with an exponent of its own."""
+        a, b = mantissas((count, 5, 33), bits), mantissas((count, 33, 18), 8)
+        of_matrices = count, 1, 1
+        turned = freed(mantissas((count, 18, 33), 8), of_matrices)
+        self.same('matmul', freed(a, of_matrices), freed(b, of_matrices))
+        self.same('matmul', freed(a, of_matrices), b)
+        self.same('matmul', a, turned._replace(mantissa=turned.mantissa.mT))
+
+    def norms_with_free_exponents(self, bits, grad_bits):
+        """Batch, frozen and group norm of channels, or images and groups; layer norm's rows."""
+        x, grad = images_of((2, 6, 5, 7), bits), mantissas((2, 6, 5, 7), grad_bits)
+        sums, products = reference.plane_sums(x), reference.plane_products(grad, x)
+        weight, bias, mean = torch.randn(3, 6)
+        for a, g in itertools.product(
+            (x, freed(x, (1, 6, 1, 1))), (grad, freed(grad, (1, 6, 1, 1)))
+        ):
+            pair, var = (sums.sum(1), products.sum(1)), torch.rand(6)
+            self.same('batch_norm', a, pair[0], 70, weight, bias, EPS)
+            self.same('batch_norm_grad', g, a, *pair, 70, weight, EPS)
+            self.same('batch_norm_weight_grad', g, a, *pair, 70, EPS)
+            self.update_running(a, pair[0], 70)
+            self.same('frozen_norm', a, mean, var, weight, bias, EPS)
+            self.same('frozen_norm_grad', g, var, weight, EPS)
+            self.same('frozen_norm_weight_grad', g, a, pair[1], mean, var, EPS)
+            self.same('channel_sum', g, 1)
+        a, g, sums = freed(x, (2, 3, 1, 1)), freed(grad, (2, 3, 1, 1)), sums.view(2, 2, 3, 2).sum(3)
+        self.same('group_norm', a, sums, weight, bias, EPS)
+        self.same('group_norm_grad', g, a, sums, products, weight, EPS)
+        x, grad = images_of((12, 33), bits), mantissas((12, 33), grad_bits)
+        self.layer_norm(freed(x, (12, 1)), grad, *torch.randn(2, 33))
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

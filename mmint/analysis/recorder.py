@@ -77,6 +77,8 @@ class Recorder(TorchDispatchMode):
         phase, place, origin = self._whereabouts()
         if origin is None:
             self._origins.add(place, Why(None))
+        if name == 'quantize':
+            self.report.add_mapping(out.exponent.numel())
         rule = self._rules[name]
         if rule is not None:
             count, arithmetic = rule

@@ -5,6 +5,7 @@
     integer_mac_share   of all multiply-adds of the kinds below, the part done in integers, 0 to 1
     multiply_adds       {kind: {phase: {'integer': int, 'float': int}}}
     shares              {kind: integer part, 0 to 1, or None where it has no multiply-adds}
+    mappings            {'free': tensors mapped at several exponents, 'tensor': at one}
     float_operations    the float arithmetic that remains, a list, most elements first, of
         phase           'forward', 'backward' or 'optimizer'
         reason          why it is there: 'loss', 'softmax', 'box coding', ...; 'other' if unknown
@@ -28,6 +29,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..numerics.fixed_point import EXPONENTS, FREE, ONE_A_TENSOR
 from .float_operations import KINDS
 
 PHASES = ('forward', 'backward', 'optimizer')
@@ -54,10 +56,15 @@ class Report:
     def __init__(self) -> None:
         self._integer: dict[tuple[str, str], int] = defaultdict(int)
         self._float: dict[tuple[str | None, ...], FloatOperation] = {}
+        self.mappings = dict.fromkeys(EXPONENTS, 0)
 
     def add_integer(self, phase: str, kind: str, multiply_adds: int) -> None:
         """Counts a call of an integer function."""
         self._integer[phase, kind] += multiply_adds
+
+    def add_mapping(self, exponents: int) -> None:
+        """Counts a tensor that was mapped to integers with so many exponents."""
+        self.mappings[FREE if exponents > 1 else ONE_A_TENSOR] += 1
 
     def add_float(self, operation: FloatOperation) -> None:
         """Counts a call, or calls, of a float operator."""
@@ -99,13 +106,16 @@ class Report:
                 for kind in KINDS
             },
             shares={kind: self.share([kind]) for kind in KINDS},
+            mappings=self.mappings,
             float_operations=[asdict(operation) for operation in self.float_operations],
         )
 
     def to_text(self) -> str:
         """Two tables: multiply-adds by kind, and the float arithmetic that remains by reason."""
         headline = f'{_percent(self.share())} of the multiply-adds are integer'
-        return f'{headline}\n\n{self._kinds_table()}\n\n{self._reasons_table()}'
+        free, mapped = self.mappings[FREE], sum(self.mappings.values())
+        exponents = f'{free} of {mapped} mapped tensors have several exponents, the others one'
+        return f'{headline}\n{exponents}\n\n{self._kinds_table()}\n\n{self._reasons_table()}'
 
     def _kinds_table(self) -> str:
         rows = [

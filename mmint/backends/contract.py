@@ -36,16 +36,23 @@ class Backend(Interpolation, Protocol):
     # ---- mapping ----
 
     def quantize(
-        self, x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+        self,
+        x: Tensor,
+        bits: int,
+        random: RandomBits | None,
+        largest: int | Tensor | None = None,
+        exponents: tuple[int, ...] = (),
     ) -> FixedPoint:
         """Linear mapping of a float32 tensor of any shape to fixed point.
 
         Args:
             x: float32.
             bits: width of a mantissa, 4..16.
-            largest: the bit pattern of a magnitude that none in ``x`` exceeds, where tensors are to
-                share an exponent, an int or an int32 tensor of one element; the largest magnitude
-                of ``x`` unless given.
+            largest: bit patterns of magnitudes that none exceeds of those that share an exponent,
+                here and elsewhere: an int, or an int32 tensor of one for each exponent; the
+                largest magnitudes of ``x`` unless given.
+            exponents: the shape of the exponents (`FixedPoint.exponent`), () for one: ones, then as
+                many as the tensor's size, then at most one axis of fewer, then ones.
 
         Raises:
             NonFiniteError: if an element is infinite or not a number.
@@ -79,6 +86,9 @@ class Backend(Interpolation, Protocol):
         random: RandomBits | None = None,
     ) -> Tensor:
         """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
+
+        Here and in the gradients, operands have one exponent or one a group: images (1, groups, 1,
+        1), ``weight`` (groups, 1, 1, 1).
 
         ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random``
         names and added to the accumulators.
@@ -119,7 +129,8 @@ class Backend(Interpolation, Protocol):
     ) -> Tensor:
         """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
 
-        Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`.
+        Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`. They have one
+        exponent, or where there is no bias one for each matrix (..., 1, 1).
 
         Raises:
             ValueError: if the shapes do not go together.
@@ -127,7 +138,9 @@ class Backend(Interpolation, Protocol):
         """
 
     def channel_sum(self, grad: FixedPoint, channel_dim: int) -> Tensor:
-        """The bias gradient: the sum of ``grad`` over all dimensions but one, float32."""
+        """The bias gradient: the sum of ``grad`` over all dimensions but one, float32.
+
+        ``grad`` has one exponent, or several along that dimension."""
 
     # ---- addition ----
 
@@ -167,6 +180,9 @@ class Backend(Interpolation, Protocol):
         eps: float,
     ) -> Tensor:
         """Batch norm of ``x`` (N, C, ...) with the statistics of the batch, as float32.
+
+        ``x``, and in the other operations of batch norm ``grad``, has one exponent or one a
+        channel.
 
         Args:
             sums: int64 (2, C): `plane_sums` summed over images, and over processes.
@@ -278,6 +294,8 @@ class Backend(Interpolation, Protocol):
     ) -> Tensor:
         """Group norm of ``x`` (N, C, ...) as float32.
 
+        ``x``, and in `group_norm_grad` ``grad``, has one exponent or (N, groups, 1, ...).
+
         Args:
             sums: int64 (2, N, groups): `plane_sums` summed over the channels of each group.
             weight, bias: float32 (C,), or None for 1 and 0.
@@ -306,6 +324,8 @@ class Backend(Interpolation, Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Layer norm of the rows of ``x`` (R, D) as float32, and their sums, int64 (2, R).
 
+        ``x`` has one exponent or one a row.
+
         Args:
             weight, bias: float32 (D,), or None for 1 and 0.
 
@@ -321,7 +341,10 @@ class Backend(Interpolation, Protocol):
         weight: Tensor | None,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of `layer_norm` for input (R, D), weight and bias (D,), as float32."""
+        """Gradients of `layer_norm` for input (R, D), weight and bias (D,), as float32.
+
+        ``grad`` has one exponent, since the parameters' gradients are sums over rows.
+        """
 
     # ---- activation and pooling ----
 

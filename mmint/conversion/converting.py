@@ -10,7 +10,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..layers import IntLayer
 from ..layers.base import DEFAULT_BITS
-from ..numerics import check_bits
+from ..numerics import FREE, check_bits, check_exponents
 from ..ops.recomputation import RecomputedScope
 from ..ops.run import Site
 from ..ops.scope import ForwardScope
@@ -35,6 +35,7 @@ def convert(
     include: Sequence[str] = ('*',),
     exclude: Sequence[str] = (),
     layer_bits: Mapping[str, int] | None = None,
+    exponents: str = FREE,
 ) -> list[Converted]:
     """Turns the layers of ``model`` into integer layers, in place.
 
@@ -57,6 +58,8 @@ def convert(
         exclude: patterns of modules to leave alone.
         layer_bits: other widths, by pattern; the last pattern that matches counts. For a class of
             `register_bits` that counts where a pattern is the module's very name.
+        exponents: ``'free'``, so that a tensor has one for each index of every axis over which an
+            operation never sums, or ``'tensor'``, one a tensor, as in the paper.
 
     Returns:
         One entry for each module that was converted, has parameters of its own, computes in float
@@ -64,9 +67,9 @@ def convert(
 
     Raises:
         TypeError: if ``include`` or ``exclude`` is no list of patterns, or ``layer_bits`` no dict.
-        ValueError: if bits are not in 4..16, a pattern matches no module, a module has no
-            parameters yet or other bits already, or a layer's settings have no integer
-            counterpart; nothing is converted.
+        ValueError: if bits are not in 4..16, ``exponents`` is neither ``'free'`` nor ``'tensor'``,
+            a pattern matches no module, a module has no parameters yet, or other bits or exponents
+            already, or a layer's settings have no integer counterpart; nothing is converted.
     """
     _check_patterns('include', include)
     _check_patterns('exclude', exclude)
@@ -78,6 +81,7 @@ def convert(
     layer_bits = dict(layer_bits or {})
     for asked in (bits, *layer_bits.values()):
         check_bits(asked)
+    check_exponents(exponents)
     names: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
@@ -113,6 +117,12 @@ def convert(
                 'are asked for: exclude it, give its bits in `layer_bits`, or convert the float '
                 'model'
             )
+        if _own_exponents(module) not in (None, exponents):
+            raise ValueError(
+                f'the module {aliases[0]!r} was given, which has exponents='
+                f'{_own_exponents(module)!r} already, and {exponents!r} is asked for: exclude it, '
+                'or convert the float model'
+            )
         becomes = plan[module] = None if wanted is None else integer_class(type(module))
         widths[module] = None if becomes is None and is_float_layer(module) else wanted
         if becomes is None:
@@ -132,7 +142,7 @@ def convert(
         before, becomes, width = type(module).__name__, plan[module], widths[module]
         listed = False
         if becomes is not None and width is not None:
-            _make_integer(module, becomes, width)
+            _make_integer(module, becomes, width, exponents)
         if isinstance(module, IntLayer):
             module.site = Site(aliases[0], number)
         elif _has_code(module):
@@ -142,7 +152,8 @@ def convert(
             by_class = bits_at_least(type(module), bits) != bits
             has_scope = isinstance(module.__dict__.get('forward'), ForwardScope)
             if differs or has_scope or (_computes(module) and not (by_class and width is None)):
-                _enter_scope(module, Site(aliases[0], number), width)
+                own_exponents = _own_exponents(module) or exponents
+                _enter_scope(module, Site(aliases[0], number), width, own_exponents)
                 scopes.update(dict.fromkeys(aliases, module))
             listed = differs and (by_class or not _computes(module))
         own_bits = _own_bits(module)
@@ -152,10 +163,11 @@ def convert(
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own or listed or is_converted(module) or is_float_layer(module):
             arithmetic = arithmetic_of(module, own_bits)
-            report.append(Converted(aliases[0], before, after, arithmetic, own_bits, own))
+            formats = own_bits, _own_exponents(module)
+            report.append(Converted(aliases[0], before, after, arithmetic, *formats, own))
     for name, module in others.items():
         kind, total = type(module).__name__, sum(p.numel() for p in module.parameters())
-        report.append(Converted(name, kind, UNREGISTERED, 'float', None, total))
+        report.append(Converted(name, kind, UNREGISTERED, 'float', None, None, total))
     return report
 
 
@@ -169,22 +181,22 @@ def _width(
     return bits_at_least(type(module), width)
 
 
-def _make_integer(module: nn.Module, becomes: type[nn.Module], bits: int) -> None:
+def _make_integer(module: nn.Module, becomes: type[nn.Module], bits: int, exponents: str) -> None:
     module.__dict__.pop('forward', None)  # the scope of a layer that was excluded before
     stock, had = type(module), set(vars(module))
     module.__class__ = becomes
     if isinstance(module, IntLayer):
-        module.make_integer(bits)
+        module.make_integer(bits, exponents)
     added = tuple(set(vars(module)) - had)
     module.__dict__['_stock'] = stock, added  # for `restore`
 
 
-def _enter_scope(module: nn.Module, site: Site, bits: int | None) -> None:
+def _enter_scope(module: nn.Module, site: Site, bits: int | None, exponents: str) -> None:
     method = recomputing_method(type(module))
     if method is None:
-        module.forward = ForwardScope(module, site, bits)
+        module.forward = ForwardScope(module, site, bits, exponents)
     else:
-        module.forward = scope = RecomputedScope(module, site, bits, method)
+        module.forward = scope = RecomputedScope(module, site, bits, method, exponents)
         module.__dict__[method] = scope.recompute
 
 
@@ -203,6 +215,14 @@ def _own_bits(module: nn.Module) -> int | None:
         return module.bits
     scope = module.__dict__.get('forward')
     return scope.bits if isinstance(scope, ForwardScope) else None
+
+
+def _own_exponents(module: nn.Module) -> str | None:
+    """Those of an integer layer, or of what a module's own code computes; None in float."""
+    if isinstance(module, IntLayer):
+        return module.exponents
+    scope = module.__dict__.get('forward')
+    return scope.exponents if isinstance(scope, ForwardScope) and scope.bits is not None else None
 
 
 def _check_patterns(name: str, patterns: Sequence[str]) -> None:

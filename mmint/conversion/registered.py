@@ -64,7 +64,7 @@ def register_layer(stock: type[nn.Module] | str, integer: type[nn.Module]) -> No
 
     A subclass is turned too where it computes the same, as `integer_class` says. A module gets the
     class ``integer``, or one derived from ``integer`` and its own, and keeps its attributes; where
-    that is an `IntLayer`, ``integer.check(module)`` may refuse it, and ``make_integer(bits)`` sets
+    that is an `IntLayer`, ``integer.check(module)`` may refuse it, and ``make_integer`` sets
     what it lacks.
 
     Args:

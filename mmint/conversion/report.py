@@ -26,6 +26,7 @@ class Converted:
             `LEFT_ALONE`, or `UNREGISTERED`.
         arithmetic: what it computes in, as `arithmetic_of` says.
         bits: of its integers, None if it has none.
+        exponents: as in `mmint.convert`, None if it has no integers.
         parameters: how many it has of its own.
     """
 
@@ -34,6 +35,7 @@ class Converted:
     after: str
     arithmetic: str
     bits: int | None
+    exponents: str | None
     parameters: int
 
 
@@ -57,13 +59,13 @@ def arithmetic_of(module: nn.Module, bits: int | None) -> str:
 
 
 def format_report(report: Sequence[Converted]) -> str:
-    """A table of ``report``: converted and left alone, by class and bits, with their names."""
-    groups: dict[tuple[str, str, str, int | None], list[Converted]] = {}
+    """A table of ``report``: converted and left alone, by class and format, with their names."""
+    groups: dict[tuple[str, str, str, int | None, str | None], list[Converted]] = {}
     for entry in report:
-        kind = entry.before, entry.after, entry.arithmetic, entry.bits
+        kind = entry.before, entry.after, entry.arithmetic, entry.bits, entry.exponents
         groups.setdefault(kind, []).append(entry)
-    rows = [('layer', 'became', 'arithmetic', 'bits', 'count', 'parameters', 'where')]
-    for (before, after, arithmetic, bits), entries in sorted(
+    rows = [('layer', 'became', 'arithmetic', 'bits', 'exponents', 'count', 'parameters', 'where')]
+    for (before, after, arithmetic, bits, exponents), entries in sorted(
         groups.items(), key=lambda group: group[0][3] is None
     ):
         rows.append(
@@ -72,6 +74,7 @@ def format_report(report: Sequence[Converted]) -> str:
                 after,
                 arithmetic,
                 '' if bits is None else str(bits),
+                exponents or '',
                 str(len(entries)),
                 f'{sum(e.parameters for e in entries):,}',
                 ', '.join(dict.fromkeys(e.name.split('.')[0] for e in entries)),

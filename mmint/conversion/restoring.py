@@ -9,7 +9,7 @@ from ..ops.scope import ForwardScope
 from .registered import is_converted
 from .unregistered import unregistered
 
-ADDED = 'bits', 'site', '_mapped'  # by `IntLayer.make_integer`
+ADDED = 'bits', 'exponents', 'site', '_mapped'  # by `IntLayer.make_integer`
 
 
 def restore(model: nn.Module) -> nn.Module:

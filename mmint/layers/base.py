@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backends import replays
-from ..numerics import FixedPoint, Role, check_bits
+from ..numerics import FREE, FixedPoint, Role, check_bits, check_exponents
 from ..ops import Mapper
 from ..ops.exporting import cannot_be_exported, check_not_exported
+from ..ops.mapper import along_axis
 from ..ops.run import Site, current_run
 
 DEFAULT_BITS = 8
@@ -19,43 +20,54 @@ class IntLayer(nn.Module):
     """Mixin of integer layers, in front of the stock layer whose parameters it uses.
 
     Attributes:
-        bits: width of the mantissas of input, weight and gradient.
+        bits: width of the mantissas of input, weight and gradient, 4..16; 8 unless given.
+        exponents: ``'free'``, unless given, for one wherever it costs nothing (of batch norm, one
+            a channel), or ``'tensor'`` for one a tensor.
         site: the name and number of this layer in error messages and random bits.
     """
 
     bits: int
+    exponents: str
     site: Site
 
-    def __init__(self, *args: Any, bits: int = DEFAULT_BITS, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, bits: int = DEFAULT_BITS, exponents: str = FREE, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.make_integer(bits)
+        self.make_integer(bits, exponents)
 
     @classmethod
     def check(cls, module: nn.Module) -> None:
         """Raises ValueError if a stock layer's settings have no integer counterpart."""
 
-    def make_integer(self, bits: int) -> None:
+    def make_integer(self, bits: int, exponents: str = FREE) -> None:
         """Sets the attributes that a stock layer lacks.
 
         Raises:
-            ValueError: if ``bits`` is not in 4..16, or as `check`.
+            ValueError: if ``bits`` is not in 4..16, ``exponents`` neither ``'free'`` nor
+                ``'tensor'``, or as `check`.
         """
         self.check(self)
-        self.bits = check_bits(bits)
+        self.bits, self.exponents = check_bits(bits), check_exponents(exponents)
         self.site = Site(type(self).__name__)
         self._mapped: tuple[tuple[Any, ...], FixedPoint] | None = None
 
     def extra_repr(self) -> str:
-        """The stock layer's own, and the bits."""
-        return f'{super().extra_repr()}, bits={self.bits}'
+        """The stock layer's own, and the number format."""
+        one = '' if self.exponents == FREE else f', exponents={self.exponents!r}'
+        return f'{super().extra_repr()}, bits={self.bits}{one}'
 
     def mapper(self) -> Mapper:
         """The mapper of one call of this layer."""
         call = current_run.next_call(self.site.number, Role.INPUT)
-        return Mapper(self.site, self.bits, self.training, call)
+        return Mapper(self.site, self.bits, self.training, call, self.exponents)
 
-    def mapped_weight(self) -> FixedPoint:
-        """The weight in fixed point; in training it is mapped once an iteration."""
+    def mapped_weight(self, groups: int = 1) -> FixedPoint:
+        """The weight in fixed point; in training it is mapped once an iteration.
+
+        Args:
+            groups: of the first axis, which have an exponent each where they are free.
+        """
         run = current_run
         weight: Any = self.weight
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
@@ -74,7 +86,8 @@ class IntLayer(nn.Module):
             if self._mapped is not None and self._mapped[0] == state:
                 return self._mapped[1]
         call = run.next_call(self.site.number, Role.WEIGHT)
-        mapped = Mapper(self.site, self.bits, self.training, call)(weight, Role.WEIGHT)
+        mapper = Mapper(self.site, self.bits, self.training, call, self.exponents)
+        mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
         self._mapped = (state, mapped) if lasts else None
         return mapped
 

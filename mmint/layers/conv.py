@@ -40,7 +40,8 @@ class _IntConv(IntLayer):
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
             padding = (0,) * axes
         geometry = Geometry(self.stride, padding, self.dilation, self.groups)
-        return conv(x, self.weight, self.mapped_weight(), self.bias, geometry, self.mapper())
+        weight = self.mapped_weight(self.groups)
+        return conv(x, self.weight, weight, self.bias, geometry, self.mapper())
 
 
 class _IntConvTranspose(_IntConv):
@@ -65,7 +66,7 @@ class _IntConvTranspose(_IntConv):
         return conv_transpose(
             x,
             self.weight,
-            self.mapped_weight(),
+            self.mapped_weight(self.groups),
             self.bias,
             geometry,
             output_padding,
@@ -80,8 +81,8 @@ class IntConv1d(_IntConv, nn.Conv1d):
 class IntConv2d(_IntConv, nn.Conv2d):
     """`torch.nn.Conv2d` in integer arithmetic: forward, input, weight and bias gradient.
 
-    Takes the arguments of `torch.nn.Conv2d` and ``bits`` (4..16, 8 unless given). Input and output
-    are float32, (N, C, H, W) or (C, H, W).
+    Takes the arguments of `torch.nn.Conv2d`, ``bits`` and ``exponents`` (`IntLayer`). Input and
+    output are float32, (N, C, H, W) or (C, H, W).
     """
 
 

@@ -12,8 +12,8 @@ from .base import IntLayer
 class IntLinear(IntLayer, nn.Linear):
     """`torch.nn.Linear` in integer arithmetic: forward, input, weight and bias gradient.
 
-    Takes the arguments of `torch.nn.Linear` and ``bits`` (4..16, 8 unless given). Input and output
-    are float32, (..., in_features) and (..., out_features).
+    Takes the arguments of `torch.nn.Linear`, ``bits`` and ``exponents`` (`IntLayer`). Input and
+    output are float32, (..., in_features) and (..., out_features).
     """
 
     @opaque

@@ -41,15 +41,15 @@ class IntNorm(IntLayer):
         """The mapper of one call of this layer."""
         call = current_run.next_call(self.site.number, Role.INPUT)
         stochastic = self.training or (is_training() and current_run.gradients_enabled())
-        return Mapper(self.site, self.bits, stochastic, call)
+        return Mapper(self.site, self.bits, stochastic, call, self.exponents)
 
 
 class IntBatchNorm(IntNorm, _BatchNorm):
     """Batch norm in integer arithmetic, of float32 (N, C, ...) with any number of dimensions.
 
-    Takes the arguments of `torch.nn.BatchNorm2d` and ``bits`` (4..16, 8 unless given). In training
-    it normalises with the batch's statistics and updates the running ones; in evaluation, or where
-    a detector freezes it, with the running ones.
+    Takes the arguments of `torch.nn.BatchNorm2d`, ``bits`` and ``exponents`` (`IntLayer`). In
+    training it normalises with the batch's statistics and updates the running ones; in evaluation,
+    or where a detector freezes it, with the running ones.
 
     Its subclasses name `_BatchNorm` among their bases, where mmengine's initializers look for it.
     """
@@ -103,8 +103,8 @@ class IntBatchNorm3d(IntBatchNorm, nn.BatchNorm3d, _BatchNorm):
 class IntSyncBatchNorm(IntBatchNorm, nn.SyncBatchNorm, _BatchNorm):
     """`torch.nn.SyncBatchNorm` in integer arithmetic, as `IntBatchNorm`, on any device.
 
-    Processes map at one exponent and add integers, so that their statistics are, to the bit, those
-    that one process would find in the same mantissas.
+    Processes map at the same exponents and add integers, so that their statistics are, to the bit,
+    those that one process would find in the same mantissas.
     """
 
     def statistics_group(self) -> dist.ProcessGroup | None:
@@ -142,7 +142,7 @@ class IntFrozenBatchNorm2d(IntNorm):
 class IntInstanceNorm(IntNorm, _InstanceNorm):
     """Instance norm in integer arithmetic, of float32 (N, C, ...) or (C, ...).
 
-    Takes the arguments of `torch.nn.InstanceNorm2d` and ``bits`` (4..16, 8 unless given). It is
+    Takes the arguments of `torch.nn.InstanceNorm2d`, ``bits`` and ``exponents`` (`IntLayer`). It is
     group norm with one channel a group; where running statistics are tracked, they move towards the
     means of the images' in training, and serve in evaluation.
     """
@@ -184,7 +184,7 @@ class IntInstanceNorm3d(IntInstanceNorm, nn.InstanceNorm3d, _InstanceNorm):
 class IntGroupNorm(IntNorm, nn.GroupNorm):
     """`torch.nn.GroupNorm` in integer arithmetic, of float32 (N, C, ...).
 
-    Takes the arguments of `torch.nn.GroupNorm` and ``bits`` (4..16, 8 unless given).
+    Takes the arguments of `torch.nn.GroupNorm`, ``bits`` and ``exponents`` (`IntLayer`).
     """
 
     @opaque
@@ -197,7 +197,7 @@ class IntGroupNorm(IntNorm, nn.GroupNorm):
 class IntLayerNorm(IntNorm, nn.LayerNorm):
     """`torch.nn.LayerNorm` in integer arithmetic, of float32 ``(..., *normalized_shape)``.
 
-    Takes the arguments of `torch.nn.LayerNorm` and ``bits`` (4..16, 8 unless given).
+    Takes the arguments of `torch.nn.LayerNorm`, ``bits`` and ``exponents`` (`IntLayer`).
     """
 
     @opaque

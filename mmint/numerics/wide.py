@@ -31,7 +31,7 @@ class Wide:
     mantissa: Tensor
     exponent: Tensor
 
-    def shifted(self, power: int) -> Wide:
+    def shifted(self, power: Tensor | int) -> Wide:
         """``self * 2**power``, exact."""
         return Wide(self.mantissa, self.exponent + power)
 

@@ -3,6 +3,9 @@
 The input and the weight are mapped once and serve the forward pass and both gradients; the incoming
 gradient is mapped once and serves both. A transposed convolution is a convolution's input gradient,
 and the other way round, so both share the same three integer products.
+
+None of the three sums over groups: input, weight and gradient have an exponent for each, where they
+are free; of a depthwise convolution that is one a channel.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from . import volumes
 from .bias import add_bias
 from .derivative import first_derivative
 from .fork import use
-from .mapper import Mapper
+from .mapper import Mapper, along_axis
 from .saved import restore, save
 from .sharing import shared
 
@@ -89,7 +92,7 @@ class _Conv(Function):
         mapper: Mapper,
     ) -> Tensor:
         _check_fits(x, weight, geometry, mapper)
-        mapped_x = mapper(x, Role.INPUT)
+        mapped_x = mapper(x, Role.INPUT, along_axis(x, 1, geometry.groups))
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry = mapper, geometry
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
@@ -101,7 +104,7 @@ class _Conv(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT, along_axis(grad, 1, ctx.geometry.groups))
         size, weight_size = ctx.sizes
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
@@ -128,7 +131,7 @@ class _ConvTranspose(Function):
         size: tuple[int, ...],
         mapper: Mapper,
     ) -> Tensor:
-        mapped_x = mapper(x, Role.INPUT)
+        mapped_x = mapper(x, Role.INPUT, along_axis(x, 1, geometry.groups))
         save(ctx, mapped_x, mapped_weight)
         ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
         backend = mapper.backend(x)
@@ -140,7 +143,7 @@ class _ConvTranspose(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped_grad = ctx.mapper(grad, Role.GRADIENT)
+        mapped_grad = ctx.mapper(grad, Role.GRADIENT, along_axis(grad, 1, ctx.geometry.groups))
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
             volumes.conv(backend, mapped_grad, weight, ctx.geometry) if needs_x else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..backends import Backend, NonFiniteError, backend_for, replays
 from ..backends.errors import naming
-from ..numerics import FixedPoint, RandomBits, Role
+from ..numerics import FREE, FixedPoint, RandomBits, Role
 from .run import Moment, Site, current_run
 
 # Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
@@ -36,6 +37,7 @@ class Mapper:
             (evaluation). A gradient is always rounded stochastically.
         call: the number of this call of the layer within the iteration.
         moment: of the forward pass, whenever the backward pass runs.
+        exponents: whether tensors have several exponents where that is free, or one each.
         captured: whether the call is in a CUDA graph, and happens in the iterations of its replays.
     """
 
@@ -43,11 +45,22 @@ class Mapper:
     bits: int
     stochastic: bool
     call: int
+    exponents: str = FREE
     moment: Moment = field(default_factory=current_run.moment)
     captured: bool = field(default_factory=replays.capturing)
 
-    def __call__(self, x: Tensor, role: Role, top: int | Tensor | None = None) -> FixedPoint:
-        """Maps float32 ``x`` to fixed point; ``top`` as in `Backend.quantize`.
+    def __call__(
+        self,
+        x: Tensor,
+        role: Role,
+        exponents: tuple[int, ...] = (),
+        top: int | Tensor | None = None,
+    ) -> FixedPoint:
+        """Maps float32 ``x`` to fixed point.
+
+        Args:
+            exponents: the shape that they have where they are free, as in `Backend.quantize`.
+            top: ``largest`` of `Backend.quantize`.
 
         Raises:
             TypeError: if ``x`` is not float32.
@@ -58,8 +71,10 @@ class Mapper:
                 f'{self.site.name} was given {_article(role)} of {x.dtype}, torch.float32 is '
                 'accepted: convert it with .float(), and train without --amp or autocast'
             )
+        if self.exponents != FREE or math.prod(exponents) == 1:
+            exponents = ()
         with naming(lambda: self.not_finite(role)):
-            return self.backend(x).quantize(x, self.bits, self.random(role), top)
+            return self.backend(x).quantize(x, self.bits, self.random(role), top, exponents)
 
     def add(self, x: Tensor, y: Tensor, role: Role, inplace: bool = False) -> Tensor:
         """The integer sum of float32 ``x`` and ``y``, of one shape; in place, it replaces ``x``.
@@ -89,6 +104,11 @@ class Mapper:
             f'{iteration}, finite ones are accepted: check the images and annotations '
             'of this iteration, then the learning rate and its warm-up'
         )
+
+
+def along_axis(x: Tensor, axis: int, count: int) -> tuple[int, ...]:
+    """The shape of ``count`` exponents along an axis of ``x``."""
+    return tuple(count if i == axis else 1 for i in range(x.dim()))
 
 
 def _article(role: Role) -> str:

@@ -20,7 +20,8 @@ from .saved import restore, save
 def matmul(a: Tensor, b: Tensor, mapper: Mapper) -> Tensor:
     """Integer product of float32 ``a`` (..., M, K) and ``b`` (..., K, N); returns float32.
 
-    Leading dimensions broadcast as in `torch.matmul`.
+    Leading dimensions broadcast as in `torch.matmul`. Each matrix has an exponent, where they are
+    free: of attention, each image and head.
     """
     a, b = use(a, mapper), use(b, mapper, Role.OTHER_GRADIENT_SUM)
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -66,7 +67,8 @@ def attention(
 class _Matmul(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, mapper: Mapper) -> Tensor:
-        mapped_a, mapped_b = mapper(a, Role.INPUT), mapper(b, Role.OTHER)
+        of_matrices = len(a), 1, 1
+        mapped_a, mapped_b = mapper(a, Role.INPUT, of_matrices), mapper(b, Role.OTHER, of_matrices)
         save(ctx, mapped_a, mapped_b)
         ctx.mapper = mapper
         return mapper.backend(a).matmul(mapped_a, mapped_b)
@@ -76,7 +78,7 @@ class _Matmul(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         a, b = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped = ctx.mapper(grad, Role.GRADIENT)
+        mapped = ctx.mapper(grad, Role.GRADIENT, (len(grad), 1, 1))
         needs_a, needs_b = ctx.needs_input_grad[:2]
         return (
             backend.matmul(mapped, transposed(b)) if needs_a else None,

@@ -1,8 +1,13 @@
 """Batch, group and layer norm: paper section 3.4.
 
 The input is mapped once and serves both passes; of the forward pass its mantissas and their int64
-sums are kept. Where processes share a batch's statistics they first agree on one exponent, by the
+sums are kept. Where processes share a batch's statistics they first agree on exponents, by the
 maximum of their largest magnitudes, and then add integers: exact, in whatever order.
+
+Exponents are free for each channel of batch norm, and each image and group of group norm, of input
+and incoming gradient, and for each row of layer norm's input: over these nothing is summed before
+it is a wide number. Layer norm's gradient has one, since its parameters' gradients are sums over
+rows.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from torch.autograd import Function
 from ..backends import NonFiniteError
 from ..backends.errors import naming
 from ..backends.magnitudes import known_magnitude
-from ..numerics import FixedPoint, Role
+from ..numerics import FREE, FixedPoint, Role
 from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
@@ -143,7 +148,8 @@ class _BatchNorm(Function):
         mapper: Mapper,
         group: dist.ProcessGroup | None,
     ) -> Tensor:
-        mapped = map_planes(x, Role.INPUT, mapper, _joint_top(x, group))
+        exponents = 1, x.shape[1]
+        mapped = map_planes(x, Role.INPUT, mapper, exponents, _joint_top(x, group, mapper))
         backend = mapper.backend(x)
         sums = backend.plane_sums(mapped).sum(1)
         count = x.numel() // x.shape[1]
@@ -170,7 +176,8 @@ class _BatchNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, sums, weight) = _kept(ctx)
         backend = mapper.backend(grad)
-        mapped = map_planes(grad, Role.GRADIENT, mapper, _joint_top(grad, ctx.group))
+        top = _joint_top(grad, ctx.group, mapper)
+        mapped = map_planes(grad, Role.GRADIENT, mapper, (1, grad.shape[1]), top)
         products = backend.plane_products(mapped, x).sum(1)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dx = dweight = dbias = None
@@ -197,7 +204,7 @@ class _FrozenNorm(Function):
         eps: float,
         mapper: Mapper,
     ) -> Tensor:
-        mapped = map_planes(x, Role.INPUT, mapper)
+        mapped = map_planes(x, Role.INPUT, mapper, (1, x.shape[1]))
         needs_weight = ctx.needs_input_grad[1]
         _keep(ctx, mapper, eps, mapped if needs_weight else None, weight, mean, var)
         with _naming_not_finite(
@@ -210,7 +217,7 @@ class _FrozenNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, weight, mean, var) = _kept(ctx)
         backend = mapper.backend(grad)
-        mapped = map_planes(grad, Role.GRADIENT, mapper)
+        mapped = map_planes(grad, Role.GRADIENT, mapper, (1, grad.shape[1]))
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dx = dweight = dbias = None
         if needs_x:
@@ -235,9 +242,9 @@ class _GroupNorm(Function):
         eps: float,
         mapper: Mapper,
     ) -> Tensor:
-        mapped = map_planes(x, Role.INPUT, mapper)
-        backend = mapper.backend(x)
         images, channels = x.shape[:2]
+        mapped = map_planes(x, Role.INPUT, mapper, (images, groups))
+        backend = mapper.backend(x)
         planes = backend.plane_sums(mapped)
         sums = planes.view(2, images, groups, channels // groups).sum(3)
         _keep(ctx, mapper, eps, mapped, sums, weight)
@@ -246,7 +253,11 @@ class _GroupNorm(Function):
             with _naming_not_finite(mapper, running_mean=mean, running_var=var):
                 for i, part in enumerate(_parts(momentum, images)):
                     of_image = planes[:, i].contiguous()
-                    backend.update_running(mean, var, mapped, of_image, x[0, 0].numel(), part)
+                    exponent = (
+                        mapped.exponent[i : i + 1] if mapped.exponent.dim() else mapped.exponent
+                    )
+                    one = mapped._replace(exponent=exponent)
+                    backend.update_running(mean, var, one, of_image, x[0, 0].numel(), part)
         with _naming_not_finite(mapper, weight=weight, bias=bias):
             return backend.group_norm(mapped, sums, weight, bias, eps)
 
@@ -255,7 +266,7 @@ class _GroupNorm(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         mapper, eps, (x, sums, weight) = _kept(ctx)
         backend = mapper.backend(grad)
-        mapped = map_planes(grad, Role.GRADIENT, mapper)
+        mapped = map_planes(grad, Role.GRADIENT, mapper, tuple(sums.shape[1:]))
         products = backend.plane_products(mapped, x)
         grads = backend.group_norm_grad(mapped, x, sums, products, weight, eps)
         needs = (ctx.needs_input_grad[i] for i in (0, 2, 3))
@@ -273,7 +284,7 @@ class _LayerNorm(Function):
         eps: float,
         mapper: Mapper,
     ) -> Tensor:
-        mapped = mapper(x, Role.INPUT)
+        mapped = mapper(x, Role.INPUT, (len(x), 1))
         with _naming_not_finite(mapper, weight=weight, bias=bias):
             out, sums = mapper.backend(x).layer_norm(mapped, weight, bias, eps)
         _keep(ctx, mapper, eps, mapped, sums, weight)
@@ -313,17 +324,22 @@ def _kept(ctx: Any) -> tuple[Mapper, float, tuple[Any, ...]]:
     return ctx.mapper, ctx.eps, (x, *others)
 
 
-def _joint_top(x: Tensor, group: dist.ProcessGroup | None) -> int | Tensor | None:
-    """The largest bit pattern of a magnitude in any process's ``x``, None for this one alone."""
+def _joint_top(x: Tensor, group: dist.ProcessGroup | None, mapper: Mapper) -> Tensor | None:
+    """The largest bit patterns of a magnitude, of each channel where exponents are free.
+
+    They are those of any process's ``x`` (N, C, ...); None for this process alone.
+    """
     if group is None:
         return None
-    top = known_magnitude(x)
+    channels = x.shape[1] if mapper.exponents == FREE else 1
+    top = known_magnitude(x) if channels == 1 else None
     if top is None:
         magnitudes = x.contiguous().view(torch.int32) & 0x7FFFFFFF
-        top = magnitudes.max() if x.numel() else 0
+        planes = magnitudes.reshape(len(x), channels, -1)
+        top = planes.amax((0, 2)) if x.numel() else magnitudes.new_zeros(channels)
     top = torch.as_tensor(top, dtype=torch.int32, device=x.device).clone()
     dist.all_reduce(top, dist.ReduceOp.MAX, group=group)
-    return top if x.is_cuda else int(top)
+    return top
 
 
 def _check_dtypes(mapper: Mapper, **tensors: Tensor | None) -> None:

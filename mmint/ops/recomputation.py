@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..numerics import FREE
 from .run import Calls, Moment, Site, current_run
 from .scope import ForwardScope, Place, current_place, entered
 
@@ -24,8 +25,10 @@ class RecomputedScope(ForwardScope):
         method: the name of the method of the module that runs parts of its forward pass again.
     """
 
-    def __init__(self, module: nn.Module, site: Site, bits: int | None, method: str) -> None:
-        super().__init__(module, site, bits)
+    def __init__(
+        self, module: nn.Module, site: Site, bits: int | None, method: str, exponents: str = FREE
+    ) -> None:
+        super().__init__(module, site, bits, exponents)
         self.method = method
         self._iteration, self._passes = -1, 0  # so many forward passes in it
         self._began: tuple[Moment, Calls, bool]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..numerics import Role, check_bits
+from ..numerics import FREE, Role, check_bits, check_exponents
 from .exporting import cannot_be_exported, check_not_exported
 from .mapper import Mapper
 from .registry import integer_version
@@ -36,11 +36,15 @@ class ForwardScope:
         module: whose forward pass it is.
         site: the name and number of the module in error messages and random bits.
         bits: width of the mantissas, None to leave the module's own operations in float.
+        exponents: as in `mmint.convert`.
         own: a ``forward`` that the module had as an attribute, and is called as ever.
     """
 
-    def __init__(self, module: nn.Module, site: Site, bits: int | None) -> None:
+    def __init__(
+        self, module: nn.Module, site: Site, bits: int | None, exponents: str = FREE
+    ) -> None:
         self.module, self.site = module, site
+        self.exponents = check_exponents(exponents)
         self.bits = bits if bits is None else check_bits(bits)
         own = module.__dict__.get('forward')
         self.own: Callable[..., Any] | None = own.own if isinstance(own, ForwardScope) else own
@@ -69,7 +73,7 @@ class ForwardScope:
         """The mapper of one operation."""
         assert self.bits is not None  # a scope that stays in float has none
         call = current_run.next_call(self.site.number, Role.INPUT)
-        return Mapper(self.site, self.bits, self.module.training, call)
+        return Mapper(self.site, self.bits, self.module.training, call, self.exponents)
 
 
 _local = threading.local()  # as PyTorch's stack of modes is

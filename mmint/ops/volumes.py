@@ -43,7 +43,7 @@ def conv(
     depth, images = _split(geometry, shape, size, kernel)
     filters = _deep(weight.mantissa).movedim(2, 1).flatten(1, 2)
     stacked = _stacked(x, depth.positions, depth.inputs(), geometry.groups)
-    out = backend.conv2d(stacked, weight._replace(mantissa=filters), images, bias, random)
+    out = backend.conv2d(stacked, _replaced(weight, filters), images, bias, random)
     return _joined(out, size)
 
 
@@ -68,7 +68,7 @@ def conv_input_grad(
     height, width = _deep_size(input_size)[3:]
     out = backend.conv2d_input_grad(
         stacked,
-        weight._replace(mantissa=filters),
+        _replaced(weight, filters),
         (n * depth.size, c, height, width),
         images,
         bias,
@@ -147,7 +147,15 @@ def _stacked(x: FixedPoint, images: int, slices: Slices, groups: int) -> FixedPo
     stacked = by_group.new_zeros(n, images, height, width, groups, len(slices), channels)
     for i, (to, source) in enumerate(slices):
         stacked[:, to, :, :, :, i] = by_group[:, source]
-    return x._replace(mantissa=stacked.flatten(4).flatten(0, 1).movedim(-1, 1))
+    return _replaced(x, stacked.flatten(4).flatten(0, 1).movedim(-1, 1))
+
+
+def _replaced(x: FixedPoint, mantissa: Tensor) -> FixedPoint:
+    """``mantissa``, of four dimensions, with the exponents of ``x``: one, or one for each group."""
+    exponent = x.exponent
+    if exponent.dim():
+        exponent = exponent.view(*exponent.shape[:2], 1, 1)
+    return FixedPoint(mantissa, exponent, x.bits)
 
 
 def _joined(images: Tensor, size: Sequence[int]) -> Tensor:

@@ -367,6 +367,17 @@ def test_a_share_is_rounded_down_in_the_text():
     assert report.share() > 0.999999 and report.to_text().startswith('99.99 % of')
 
 
+@pytest.mark.parametrize('exponents', ['free', 'tensor'])
+def test_tensors_with_several_exponents_are_counted(exponents):
+    model = Residual()
+    convert(model, exponents=exponents)
+    with Recorder(model) as recorder:
+        model(torch.randn(2, 3, 8, 8)).sum().backward()
+    free = recorder.report.mappings['free']
+    assert free == (2 if exponents == 'free' else 0)  # the norm's input and gradient
+    assert f'{free} of {sum(recorder.report.mappings.values())} mapped' in recorder.report.to_text()
+
+
 @pytest.mark.slow
 def test_the_command_audits_a_detector(tmp_path):
     config = ROOT / 'configs/quickstart/faster-rcnn_r18_fpn_int8_digits.py'

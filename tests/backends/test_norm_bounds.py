@@ -15,14 +15,25 @@ EPS = 1e-5
 
 
 FLOAT64 = 2.0**-44  # what sums in float64 may lose, of the sum of magnitudes
+WIDE = 2.0**-28  # what sums of a few wide numbers may lose, of the sum of magnitudes
 
 
 def value(x):
-    return x.mantissa.double() * 2.0 ** int(x.exponent)
+    return x.mantissa.double() * 2.0 ** x.exponents().double()
 
 
-def mapped(x, bits, role=Role.INPUT):
-    return reference.quantize(x, bits, RandomBits(0, 0, 1, 0, role))
+def mapped(x, bits, role=Role.INPUT, exponents=()):
+    return reference.quantize(x, bits, RandomBits(0, 0, 1, 0, role), exponents=exponents)
+
+
+def channels_of(x):
+    """The shape of an exponent a channel."""
+    return 1, x.shape[1], *[1] * (x.dim() - 2)
+
+
+def units_of(x):
+    """2**exponent of each channel, of each image and channel, or of all, as planes broadcast."""
+    return 2.0 ** x.exponents().double()
 
 
 def rounding(x):
@@ -118,7 +129,7 @@ def check_planes(x, grad, weight, bias, groups=None):
     gamma = torch.ones(channels) if weight is None else weight
     beta = torch.zeros(channels) if bias is None else bias
     gamma = gamma.double().view(1, channels, 1) if batch else gamma.double().view(1, groups, -1)
-    units = [2.0 ** int(t.exponent) for t in (x, grad)]
+    units = [units_of(t) for t in (x, grad)]
     shape = (-1, channels) + (1,) * (x.mantissa.dim() - 2)
     scale = (gamma * rstd[..., 0]).reshape(shape)
     bound = plane_bound(scale * units[0], per_channel(beta.double(), x), bits)
@@ -127,9 +138,11 @@ def check_planes(x, grad, weight, bias, groups=None):
     p = (gamma.abs() * rstd[..., 0]).amax(2)
     spread = (gamma[..., None].abs() * grouped_grad.abs() * (grouped - mean).abs()).mean((2, 3))
     q = spread * (rstd**3)[..., 0, 0]
-    largest = 2.0 ** (bits - 20) * torch.maximum(p * units[1], q * units[0])
     members = 1 if batch else channels // groups
-    bound = largest.repeat_interleave(members, 1).reshape(shape)
+    tops = (v.repeat_interleave(members, 1).reshape(shape) for v in (p, q))
+    bound = 2.0 ** (bits - 20) * torch.maximum(
+        *(v * u for v, u in zip(tops, units[::-1], strict=True))
+    )
     assert_within(dx, want_dx, bound + rounding(want_dx))
 
     if weight is not None:
@@ -138,7 +151,9 @@ def check_planes(x, grad, weight, bias, groups=None):
         bound = terms.sum(2).abs().sum(0) * 2.0**-27 + terms.abs().sum((0, 2)) * FLOAT64
         assert_within(dw, want_dw, bound + rounding(want_dw))
     if bias is not None:
-        bound = value(grad).abs().sum() * FLOAT64
+        bound = value(grad).abs().sum() * FLOAT64 + WIDE * value(grad).abs().sum(
+            [d for d in range(grad.mantissa.dim()) if d != 1]
+        )
         assert_within(db, want_db, bound + rounding(want_db))
     return got, dx
 
@@ -153,6 +168,10 @@ def test_batch_norm(shape, bits):
         check_planes(*pair, None, None)
         check_planes(*pair, weight * 1e10, bias * 1e-10)
         check_planes(*pair, weight * 1e-10, bias * 1e10)
+        exponents = channels_of(x)
+        free = mapped(x, bits, exponents=exponents), mapped(grad, bits, Role.GRADIENT, exponents)
+        check_planes(*free, weight, bias)
+        check_planes(pair[0], free[1], weight, bias)
 
 
 @shapes
@@ -163,6 +182,9 @@ def test_group_norm(shape, bits):
         pair = mapped(x, bits), mapped(grad, bits, Role.GRADIENT)
         check_planes(*pair, weight, bias, groups)
         check_planes(*pair, None, None, groups)
+        exponents = len(x), groups, *[1] * (x.dim() - 2)
+        free = mapped(x, bits, exponents=exponents), mapped(grad, bits, Role.GRADIENT, exponents)
+        check_planes(*free, weight, bias, groups)
 
 
 @pytest.mark.parametrize('bits', WIDTHS)
@@ -203,6 +225,9 @@ def test_frozen_norm(shape, bits):
     for seed, scale in enumerate(SCALES):
         x, grad, weight, bias = tensors(shape, 6, scale, seed)
         statistics = torch.randn(6) * scale, torch.rand(6) * scale**1.8
+        exponents = channels_of(x)
+        free = mapped(x, bits, exponents=exponents), mapped(grad, bits, Role.GRADIENT, exponents)
+        check_frozen(*free, *statistics, weight, bias)
         x, grad = mapped(x, bits), mapped(grad, bits, Role.GRADIENT)
         check_frozen(x, grad, *statistics, weight, bias)
         check_frozen(x, grad, *statistics, None, None)
@@ -217,11 +242,11 @@ def check_frozen(x, grad, mean, var, weight, bias):
     )
     scale = rstd if weight is None else weight.double() * rstd
     offset = (centre * scale).abs() + (0 if bias is None else bias.double().abs())
-    terms = per_channel(scale * 2.0 ** int(x.exponent), x), per_channel(offset, x)
+    terms = per_channel(scale, x) * units_of(x), per_channel(offset, x)
     got = reference.frozen_norm(x, mean, var, weight, bias, EPS)
     assert_within(got, want, plane_bound(*terms, x.bits) + rounding(want))
     dx = reference.frozen_norm_grad(grad, var, weight, EPS)
-    scale = per_channel(scale * 2.0 ** int(grad.exponent), x)
+    scale = per_channel(scale, x) * units_of(grad)
     assert_within(dx, want_dx, plane_bound(scale, torch.zeros(()), x.bits) + rounding(want_dx))
     if weight is not None:
         products = reference.plane_products(grad, x).sum(1)
@@ -239,7 +264,9 @@ def check_frozen(x, grad, mean, var, weight, bias):
 def test_layer_norm(size, bits):
     for seed, scale in enumerate((1e-20, 1e-3, 1.0, 1e20)):
         x, grad, weight, bias = tensors((7, size), size, scale, seed, spread=seed % 2 == 0)
+        free = mapped(x, bits, exponents=(7, 1))
         x, grad = mapped(x, bits), mapped(grad, bits, Role.GRADIENT)
+        check_rows(free, grad, weight, bias)
         check_rows(x, grad, weight, bias)
         check_rows(x, grad, None, None)
         check_rows(x, grad, weight * 1e-8, bias * 1e8)
@@ -273,7 +300,7 @@ def check_rows(x, grad, weight, bias):
         assert_within(db, want_db, bound + rounding(want_db))
     largest = value(grad).abs().max() * gamma.abs().max()
     spread = (largest * normalised).mean(1, keepdim=True) * rstd**2
-    tops = rstd * largest, spread * 2.0 ** (int(x.exponent) + bits - 1)
+    tops = rstd * largest, spread * units_of(x) * 2.0 ** (bits - 1)
     bound = 2.0**-19 * torch.maximum(*tops) + rstd * largest * 2.0**-15 * (2 + normalised)
     assert_within(dx, want_dx, bound + rounding(want_dx))
 
@@ -349,7 +376,11 @@ def extreme(shape, bits, generator):
 @pytest.mark.parametrize('scale', [1e-15, 1.0, 1e15])
 def test_running_averages(momentum, scale):
     x, *_ = tensors((3, 6, 5, 5), 6, scale)
-    x = mapped(x, 8)
+    for exponents in ((), channels_of(x)):
+        check_running(mapped(x, 8, exponents=exponents), momentum, scale)
+
+
+def check_running(x, momentum, scale):
     old = torch.randn(6) * scale, torch.rand(6) * scale**2
     mean, var = old[0].clone(), old[1].clone()
     reference.update_running(mean, var, x, reference.plane_sums(x).sum(1), 75, momentum)

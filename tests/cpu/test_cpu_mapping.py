@@ -7,10 +7,12 @@ import pytest
 import torch
 from comparison import (
     BITS,
+    BLOCKS,
     Comparison,
     any_float32,
     assert_same,
     assert_same_fixed_point,
+    several_exponents,
 )
 
 from mmint.backends import NonFiniteError, cpu, reference
@@ -32,6 +34,43 @@ def test_quantize(level, bits, random):
             assert_same_fixed_point(
                 cpu.quantize(x, bits, random), reference.quantize(x, bits, random)
             )
+
+
+@pytest.mark.parametrize('bits', [4, 8, 16])
+@pytest.mark.parametrize('random', [None, BITS])
+def test_exponents_of_blocks(level, bits, random):
+    for shape, exponents in BLOCKS:
+        for x in (several_exponents(shape), any_float32(shape)):
+            assert_same_fixed_point(
+                cpu.quantize(x, bits, random, exponents=exponents),
+                reference.quantize(x, bits, random, exponents=exponents),
+            )
+
+
+def test_exponents_of_blocks_at_given_maxima():
+    x, exponents = several_exponents((2, 6, 9, 8)), (1, 6, 1, 1)
+    tops = (3 * x).abs().amax((0, 2, 3)).view(torch.int32)
+    assert_same_fixed_point(
+        cpu.quantize(x, 8, BITS, tops, exponents), reference.quantize(x, 8, BITS, tops, exponents)
+    )
+
+
+def test_exponents_of_blocks_of_many_threads(threads):
+    for shape, exponents in (((2, 70, 47, 50), (1, 70, 1, 1)), ((300, 500), (1, 500))):
+        x = several_exponents(shape)
+        assert_same_fixed_point(
+            cpu.quantize(x, 8, BITS, exponents=exponents),
+            reference.quantize(x, 8, BITS, exponents=exponents),
+        )
+
+
+@pytest.mark.parametrize('value', [math.inf, math.nan])
+def test_a_block_that_is_not_finite(level, value):
+    x = torch.randn(2, 6, 5, 7)
+    x[1, 3, 2, 2] = value
+    for backend in (cpu, reference):
+        with pytest.raises(NonFiniteError):
+            backend.quantize(x, 8, BITS, exponents=(1, 6, 1, 1))
 
 
 def test_quantize_threads(threads):

@@ -201,6 +201,12 @@ def test_layer_norm(level):
         check.same('layer_norm', x, weight * 1e-30, bias, EPS)
 
 
+@pytest.mark.parametrize('bits, grad_bits', [(8, 8), (8, 5), (12, 16)])
+def test_norms_with_free_exponents(level, bits, grad_bits):
+    torch.manual_seed(0)
+    check.norms_with_free_exponents(bits, grad_bits)
+
+
 def test_layer_norm_of_one_element_that_differs(level):
     """The largest normalised element there is; beyond 2**14 elements it is cut."""
     for size in (2, 3, 1000, 1 << 14, 20_000, 70_000):

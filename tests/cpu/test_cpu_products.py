@@ -8,6 +8,7 @@ import pytest
 import torch
 from comparison import (
     BITS,
+    GROUPED,
     Comparison,
     assert_same,
     mantissas,
@@ -125,6 +126,12 @@ def test_convolution_exponents(level, exponent, bias_scale):
         check_convolution(Geometry(), x, weight, out, (8, 8), exponent, bias_scale)
 
 
+@pytest.mark.parametrize('x, weight, geometry', GROUPED)
+def test_groups_with_exponents_of_their_own(level, x, weight, geometry):
+    for bits, scale in ((8, 1.0), (8, 1e-4), (8, 1e30), (5, 1e-42), (16, 1.0)):
+        check.grouped_convolution(x, weight, geometry, bits, scale)
+
+
 def test_convolution_of_zeros(level):
     """Where all sums are zero the result is the bias, to the bit, whatever the bias is."""
     zeros = FixedPoint(torch.zeros(2, 4, 5, 5, dtype=torch.int8), torch.tensor(0), 8)
@@ -212,6 +219,12 @@ def test_batched_matmul(level, bits, count):
                 check.assert_same_with_top(
                     cpu.matmul(a, b, bias, BITS), reference.matmul(a, b, bias, BITS)
                 )
+
+
+@pytest.mark.parametrize('bits', [8, 16])
+def test_matrices_with_exponents_of_their_own(level, threads, bits):
+    for count in (2, 9):
+        check.matrices_with_exponents(bits, count)
 
 
 def test_batched_matmul_of_any_layout(threads):

@@ -9,7 +9,7 @@ import random as rng
 
 import pytest
 import torch
-from comparison import BITS, any_float32, mantissas
+from comparison import BITS, BLOCKS, any_float32, mantissas, several_exponents
 
 from mmint.backends import NonFiniteError, Pooling, Update, cuda, reference
 from mmint.backends.cuda import finite
@@ -30,7 +30,7 @@ def same(actual, expected):
 
 def same_fixed_point(actual, expected):
     assert actual.mantissa.dtype == expected.mantissa.dtype
-    assert actual.exponent.dtype == torch.int32 and actual.exponent.shape == ()
+    assert actual.exponent.dtype == torch.int32
     assert actual.bits == expected.bits
     return torch.equal(actual.mantissa, expected.mantissa) and torch.equal(
         actual.exponent, expected.exponent
@@ -71,6 +71,34 @@ def test_quantize_zeros_and_borders():
         for bits, random in itertools.product((4, 8, 11, 16), (None, BITS)):
             actual = cuda.quantize(x, bits, random)
             assert same_fixed_point(actual, reference.quantize(x, bits, random))
+
+
+@pytest.mark.parametrize('bits', [4, 8, 16])
+@pytest.mark.parametrize('random', [None, BITS])
+def test_exponents_of_blocks(bits, random):
+    for shape, exponents in BLOCKS:
+        for x in (several_exponents(shape), any_float32(shape)):
+            actual = cuda.quantize(x, bits, random, exponents=exponents)
+            expected = reference.quantize(x, bits, random, exponents=exponents)
+            assert same_fixed_point(actual, expected), (shape, exponents)
+
+
+def test_exponents_of_blocks_at_given_maxima():
+    x, exponents = several_exponents((2, 6, 9, 8)), (1, 6, 1, 1)
+    tops = (3 * x).abs().amax((0, 2, 3)).view(torch.int32)
+    expected = reference.quantize(x, 8, BITS, tops, exponents)
+    assert same_fixed_point(cuda.quantize(x, 8, BITS, tops, exponents), expected)
+
+
+@pytest.mark.parametrize('value', [math.inf, math.nan])
+def test_a_block_that_is_not_finite_becomes_zeros_and_is_reported_later(value):
+    x, exponents = torch.randn(2, 6, 5, 7), (1, 6, 1, 1)
+    x[1, 3, 2, 2] = value
+    fixed = cuda.quantize(x, 8, BITS, exponents=exponents)
+    x[:, 3] = 0
+    assert same_fixed_point(fixed, reference.quantize(x, 8, BITS, exponents=exponents))
+    with pytest.raises(NonFiniteError):
+        cuda.check(CPU)
 
 
 def test_quantize_any_memory_layout():

@@ -249,6 +249,11 @@ def test_layer_norm(check):
         check.same('layer_norm', x, weight * 0, bias * 0, EPS)
 
 
+@pytest.mark.parametrize('bits, grad_bits', [(8, 8), (5, 16)])
+def test_norms_with_free_exponents(check, bits, grad_bits):
+    check.norms_with_free_exponents(bits, grad_bits)
+
+
 def test_layer_norm_of_many_rows(check):
     x, grad = mantissas((600, 5), 8), mantissas((600, 5), 8)
     check.layer_norm(x, grad, None, None)
@@ -296,8 +301,10 @@ def test_planes_are_mapped_as_kernels_read_them(check, shape, bits, monkeypatch)
     monkeypatch.setenv(VARIABLE, 'cuda')
     x = torch.randn(shape)
     mapper = Mapper(Site('layer', 3), bits, True, 0)
-    mapped = map_planes(moved(x, check.device), Role.INPUT, mapper)
-    expected = reference.quantize(x, bits, mapper.random(Role.INPUT))
-    assert_same_fixed_point(mapped, expected)
-    read = norm._channels_last(mapped.mantissa)
-    assert read.data_ptr() == mapped.mantissa.data_ptr()
+    for exponents in ((1, 1), (1, shape[1])):
+        mapped = map_planes(moved(x, check.device), Role.INPUT, mapper, exponents)
+        shape_of_them = (*exponents, *[1] * (len(shape) - 2)) if max(exponents) > 1 else ()
+        expected = reference.quantize(x, bits, mapper.random(Role.INPUT), exponents=shape_of_them)
+        assert_same_fixed_point(mapped, expected)
+        read = norm._channels_last(mapped.mantissa)
+        assert read.data_ptr() == mapped.mantissa.data_ptr()

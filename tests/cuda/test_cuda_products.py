@@ -6,7 +6,7 @@ import random as rng
 
 import pytest
 import torch
-from comparison import BITS, Comparison, assert_same, mantissas
+from comparison import BITS, GROUPED, Comparison, assert_same, mantissas
 from simt import Emulator
 
 from mmint.backends import Geometry, NonFiniteError, cuda, reference
@@ -122,6 +122,12 @@ def test_batched_matmul(bits, count):
                 )
 
 
+@pytest.mark.parametrize('bits', [8, 16])
+def test_matrices_with_exponents_of_their_own(bits):
+    for count in (2, 9):
+        check.matrices_with_exponents(bits, count)
+
+
 def test_batched_matmul_of_any_layout():
     """Heads split from one projection, a batch that is broadcast, gaps, odd places in memory."""
     qkv = mantissas((2, 37, 3, 5, 8))
@@ -219,6 +225,19 @@ def test_convolution_exponents(exponent, bias_scale):
     """Subnormal results, overflow to infinity, a bias far above or below the sums."""
     for x, weight, groups in (((2, 5, 6, 7), (7, 5, 3, 3), 1), ((1, 4, 3, 3), (4, 1, 2, 2), 4)):
         check_convolution(x, weight, Geometry(groups=groups), (8, 8), exponent, bias_scale)
+
+
+@pytest.mark.parametrize('x, weight, geometry', GROUPED)
+def test_groups_with_exponents_of_their_own(x, weight, geometry):
+    for bits, scale in ((8, 1.0), (8, 1e30), (5, 1e-42), (16, 1.0)):
+        check.grouped_convolution(x, weight, geometry, bits, scale)
+
+
+@pytest.mark.parametrize('splits', [1, 3])
+@pytest.mark.parametrize('tile', TILES, ids=lambda tile: tile.name)
+def test_groups_with_exponents_of_their_own_in_every_tile(tile, splits, planned):
+    planned(tile, splits)
+    check.grouped_convolution((1, 64, 6, 6), (64, 32, 1, 1), Geometry(groups=2))
 
 
 def test_convolution_of_zeros():

@@ -143,9 +143,16 @@ def unit(x, bits):
     return 2.0**exponent * (2 if top > (2**p - 1) * 2.0**exponent else 1)
 
 
-def mapped(x, bits, random):
+def units(x, bits, groups, axis):
+    """The unit of each element of ``x``, where each group along an axis has an exponent."""
+    parts = x.detach().chunk(groups, axis)
+    alike = [torch.full_like(p, unit(p, bits), dtype=torch.float64) for p in parts]
+    return torch.cat(alike, axis)
+
+
+def mapped(x, bits, random, step=None):
     """The contract's formula in float64: mantissas times unit, exact."""
-    step = unit(x, bits)
+    step = unit(x, bits) if step is None else step
     if random is None:
         return torch.round(x.double() / step) * step
     drawn = random.draw(x.numel()).view(x.shape)

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
-from layer_cases import CASES, build, cases, conv, linear, mapped, products, run, transposed, unit
+from layer_cases import (
+    CASES,
+    build,
+    cases,
+    conv,
+    linear,
+    mapped,
+    products,
+    run,
+    transposed,
+    unit,
+    units,
+)
 
 from mmint.layers import IntConv2d, IntLinear
 from mmint.numerics import RandomBits, Role
@@ -87,15 +99,21 @@ def test_bits_are_those_of_the_formula(case):
     def random(role):
         return RandomBits(3, 0, layer.site.number, 17, role, 0)
 
+    groups = getattr(layer, 'groups', 1)
+    of_x, of_weight = units(x, 8, groups, 1), units(layer.weight, 8, groups, 0)
     values = (
-        mapped(x, 8, random(Role.INPUT)),
-        mapped(layer.weight.detach(), 8, random(Role.WEIGHT)),
-        mapped(grad, 8, random(Role.GRADIENT)),
+        mapped(x, 8, random(Role.INPUT), of_x),
+        mapped(layer.weight.detach(), 8, random(Role.WEIGHT), of_weight),
+        mapped(grad, 8, random(Role.GRADIENT), units(grad, 8, groups, 1)),
     )
     want = list(products(twin, *values))
     if layer.bias is not None:
-        exponent = unit(x, 8) * unit(layer.weight, 8)
         bias = layer.bias.detach()
+        of_groups = [
+            t.movedim(axis, 0).flatten(1)[:: t.shape[axis] // groups, 0]
+            for t, axis in ((of_x, 1), (of_weight, 0))
+        ]
+        exponent = (of_groups[0] * of_groups[1]).repeat_interleave(len(bias) // groups)
         fine = torch.trunc(bias.double() / exponent * 2**16)
         fine = torch.floor((fine + random(Role.BIAS).draw(len(bias))) / 2**16) * exponent
         want[0] = want[0] + fine.view([-1, *[1] * (want[0].dim() - 2)])

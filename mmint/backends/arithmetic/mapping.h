@@ -3,6 +3,8 @@
 
 #include "arithmetic/number.h"
 
+enum { ZEROS_EXPONENT = -512 }; /* of a block of zeros beside others: numerics/fixed_point.py */
+
 /* The exponent of a tensor of `bits` bits whose largest magnitude is `top`, finite. */
 MMINT_FUNCTION int exponent_of(uint32_t top, int bits) {
     const int p = bits - 1;

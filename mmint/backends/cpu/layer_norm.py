@@ -11,7 +11,7 @@ from ..host.arguments import flat
 from ..host.checks import checked_count
 from ..magnitudes import remember_magnitude
 from .library import ready
-from .operands import check_finite, planar_pair, with_exponent
+from .operands import check_finite, planar_pair, with_exponent, with_exponents
 
 
 def layer_norm(
@@ -27,7 +27,7 @@ def layer_norm(
     top = ready().layer_norm(
         x=mantissa, weight=weight, bias=bias, out=out, sums=sums, rows=rows,
         size=checked_count(size, 1), wide=mantissa.dtype == torch.int16, bits=x.bits,
-        exponent=int(x.exponent), **with_exponent('eps', number(eps)),
+        **with_exponents('exponent', x), **with_exponent('eps', number(eps)),
         threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
@@ -47,7 +47,7 @@ def layer_norm_grad(
     top = ready().layer_norm_grad(
         grad=left, x=right, sums=sums, weight=weight, out=dx, dweight=dweight, dbias=dbias,
         rows=rows, size=checked_count(size, 1), wide=wide, grad_bits=grad.bits, bits=x.bits,
-        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        grad_exponent=int(grad.exponent), **with_exponents('exponent', x),
         **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(dx, check_finite(top))

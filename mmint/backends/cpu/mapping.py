@@ -6,18 +6,25 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
+from ..host.exponents import blocks
 from ..magnitudes import known_magnitude
 from .library import ready
-from .operands import check_finite, random_words
+from .operands import check_finite, random_words, with_exponents
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+    x: Tensor,
+    bits: int,
+    random: RandomBits | None,
+    largest: int | Tensor | None = None,
+    exponents: tuple[int, ...] = (),
 ) -> FixedPoint:
     """As `Backend.quantize`; ``largest`` is looked for where none is given."""
     kernels = ready()
-    if largest is None:
+    count, run = blocks(x.shape, exponents)
+    if largest is None and count == 1:
         largest = known_magnitude(x)
+    tops = None if largest is None else torch.as_tensor(largest, dtype=torch.int32).reshape(count)
     x = x.detach().contiguous()
     images, channels, pixels = 1, 1, x.numel()
     if x.dim() == 4 and bits <= 8:
@@ -26,13 +33,13 @@ def quantize(
         mantissa = torch.empty(x.shape, dtype=torch.int8, memory_format=torch.channels_last)
     else:
         mantissa = torch.empty(x.shape, dtype=mantissa_dtype(bits))
-    exponent = kernels.quantize(
-        x=x, out=mantissa, images=images, channels=channels, pixels=pixels, bits=bits,
-        top=-1 if largest is None else int(largest), **random_words(random),
+    exponent = torch.empty(exponents, dtype=torch.int32)
+    check_finite(kernels.quantize(
+        x=x, out=mantissa, tops=tops, exponents=exponent, images=images, channels=channels,
+        pixels=pixels, bits=bits, count=count, run=run, **random_words(random),
         threads=torch.get_num_threads(),
-    )  # fmt: skip
-    check_finite(exponent)
-    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32), bits)
+    ))  # fmt: skip
+    return FixedPoint(mantissa, exponent, bits)
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
@@ -53,10 +60,11 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     """As `Backend.channel_sum`."""
     mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
+    grad = grad._replace(exponent=grad.exponents().to(torch.int32))
     out = torch.empty(channels, dtype=torch.float32)
     ready().channel_sum(
         x=mantissa, out=out, rows=mantissa.numel() // max(channels, 1), channels=channels,
-        wide=mantissa.dtype == torch.int16, exponent=int(grad.exponent),
+        wide=mantissa.dtype == torch.int16, **with_exponents('exponent', grad),
         threads=torch.get_num_threads(),
     )  # fmt: skip
     return out

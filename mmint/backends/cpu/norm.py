@@ -14,7 +14,7 @@ from ..host.checks import checked_count
 from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
 from .library import ready
-from .operands import check_finite, planar_pair, to_planar, with_exponent
+from .operands import check_finite, planar_pair, to_planar, with_exponent, with_exponents
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
@@ -46,7 +46,7 @@ def update_running(
     new_mean, new_var = mean.detach().clone(), var.detach().clone()
     check_finite(ready().update_running(
         mean=new_mean, var=new_var, sums=sums.contiguous(), channels=len(mean),
-        count=checked_count(count, 2), exponent=int(x.exponent),
+        count=checked_count(count, 2), **with_exponents('exponent', x),
         **with_exponent('momentum', scalar(momentum)), threads=torch.get_num_threads(),
     ))  # fmt: skip
     mean.copy_(new_mean)
@@ -61,7 +61,7 @@ def frozen_norm_weight_grad(
     out = torch.empty(len(var), dtype=torch.float32)
     check_finite(ready().frozen_norm_weight_grad(
         products=products, mean=mean, var=var, dweight=out, channels=len(var),
-        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponents('grad_exponent', grad), **with_exponents('exponent', x),
         **with_exponent('eps', number(eps)),
     ))  # fmt: skip
     return out
@@ -81,7 +81,7 @@ def _norm(
     top = ready().norm(
         x=planar, sums=sums, weight=weight, bias=bias, out=out, **_shape(planar), groups=groups,
         count=checked_count(count, 1), wide=planar.dtype == torch.int16, bits=x.bits,
-        exponent=int(x.exponent), **with_exponent('eps', number(eps)),
+        **with_exponents('exponent', x), **with_exponent('eps', number(eps)),
         threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
@@ -104,7 +104,7 @@ def _norm_grad(
     top = ready().norm_grad(
         grad=left, x=right, sums=sums, products=products, weight=weight, out=out, **_shape(left),
         groups=groups, count=checked_count(count, 1), wide=wide, grad_bits=grad.bits, bits=x.bits,
-        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponents('grad_exponent', grad), **with_exponents('exponent', x),
         **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
@@ -126,7 +126,7 @@ def _norm_weight_grad(
     ready().norm_weight_grad(
         sums=sums, products=products, dweight=dweight, dbias=dbias, images=images,
         channels=channels, groups=groups, count=checked_count(count, 1),
-        grad_exponent=int(grad.exponent), exponent=int(x.exponent),
+        **with_exponents('grad_exponent', grad), **with_exponents('exponent', x),
         **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     return dweight, dbias
@@ -145,7 +145,7 @@ def _frozen(
     out = torch.empty(planar.shape, dtype=torch.float32)
     top = ready().frozen_norm(
         x=planar, mean=mean, var=var, weight=weight, bias=bias, out=out, **_shape(planar),
-        wide=planar.dtype == torch.int16, bits=x.bits, exponent=int(x.exponent),
+        wide=planar.dtype == torch.int16, bits=x.bits, **with_exponents('exponent', x),
         **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))

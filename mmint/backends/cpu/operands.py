@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, NonFiniteError, RandomBits
 from ..host.arguments import pair, words
+from ..host.exponents import by_group
 from .library import ready
 
 RANDOM = ('stochastic', 'k0', 'k1', 'c1', 'c2', 'c3')
@@ -35,6 +38,12 @@ def planar_pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
 def random_words(random: RandomBits | None) -> dict[str, int]:
     """The arguments that say whether to round stochastically, and with which bits."""
     return dict(zip(RANDOM, words(random), strict=True))
+
+
+def with_exponents(name: str, x: FixedPoint) -> dict[str, Any]:
+    """The arguments that give the exponents of ``x``, one for each group."""
+    exponents, step = by_group(x)
+    return {name: exponents, f'{name}_step': step}
 
 
 def with_exponent(name: str, number: tuple[int, int]) -> dict[str, int]:

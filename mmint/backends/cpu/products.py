@@ -124,11 +124,14 @@ def _geometry(
     }  # fmt: skip
 
 
-def _products(a: FixedPoint, b: FixedPoint) -> dict[str, int]:
-    """The largest product's magnitude, the products' exponent, threads."""
+def _products(a: FixedPoint, b: FixedPoint) -> dict[str, Any]:
+    """The largest product's magnitude, the products' exponents, threads."""
     largest = ((1 << a.bits - 1) - 1) * ((1 << b.bits - 1) - 1)
-    exponent = int(a.exponent) + int(b.exponent)
-    return {'largest': largest, 'exponent': exponent, 'threads': torch.get_num_threads()}
+    exponents = a.exponent.flatten() + b.exponent.flatten()
+    return {
+        'largest': largest, 'exponent': exponents, 'exponent_step': int(len(exponents) > 1),
+        'threads': torch.get_num_threads(),
+    }  # fmt: skip
 
 
 def _bias(bias: Tensor | None, random: RandomBits | None) -> tuple[Tensor | None, dict[str, Any]]:

@@ -135,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_weight_parts(depthwise
     for (int64_t i = first_index(); i < sums; i += stride()) {
         int64_t sum = 0;
         for (int64_t s = 0; s < p.splits; s++) sum += p.parts[s * sums + i];
-        p.out[i] = finish(sum, 0);
+        p.out[i] = finish(sum, i / (p.v.taps * p.h.taps));
     }
     finish.note(p.end);
 }

@@ -1,12 +1,14 @@
 /* Before and after a product: see finish.cuh. */
+#include "arithmetic/exponents.h"
 #include "arithmetic/philox.h"
 #include "finish.cuh"
 
 enum { THREADS = 256 };
 
 struct preparation {
-    const int32_t *a_exponent, *b_exponent;
-    finish_state *state;
+    exponents_t a_exponents, b_exponents;
+    finish_state *states;  /* one for each group of channels, of which `length` have a bias */
+    int64_t groups;
     const uint32_t *bias;  /* float32, or NULL */
     int64_t *rounded;      /* the bias as integers */
     int64_t length;
@@ -17,32 +19,38 @@ struct preparation {
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
-    int exponent = *p.a_exponent + *p.b_exponent, excess = 0;
+    const random_words random = resolved(p.random);
+    const int64_t size = p.length / p.groups;
     uint32_t top = 0;
-    int64_t largest = 0;
-    if (p.bias) {
+    if (p.bias)
         for (int64_t i = threadIdx.x; i < p.length; i += THREADS)
             top = max(top, p.bias[i] & 0x7FFFFFFF);
-        top = block_max(top);
-        const bool finite = is_finite(top);
-        const random_words random = resolved(p.random);
-        if (finite) excess = bias_excess(top, exponent);
+    top = block_max(top);
+    const bool finite = is_finite(top);
+    if (!finite && threadIdx.x == 0) atomicCAS(p.flag, 0, (int32_t)p.call);
+    /* The threads share the channels of one group, or the groups. */
+    const bool one = p.groups == 1;
+    const int64_t first = one ? threadIdx.x : 0, step = one ? (int64_t)THREADS : 1;
+    for (int64_t g = one ? 0 : threadIdx.x; g < p.groups; g += one ? 1 : (int64_t)THREADS) {
+        int exponent = exponent_at(p.a_exponents, g) + exponent_at(p.b_exponents, g), excess = 0;
+        int64_t largest = 0;
+        if (p.bias && finite) excess = bias_excess(top, exponent);
         exponent += excess;
-        for (int64_t i = threadIdx.x; i < p.length; i += THREADS) {
+        for (int64_t i = first; p.bias && i < size; i += step) {
+            const int64_t at = g * size + i;
             int64_t rounded = 0;
             if (finite)
-                rounded = quantize_one(p.bias[i], exponent, random.stochastic != 0,
-                                       random.stochastic ? draw_one(random, i) : 0);
-            p.rounded[i] = rounded;
+                rounded = quantize_one(p.bias[at], exponent, random.stochastic != 0,
+                                       random.stochastic ? draw_one(random, at) : 0);
+            p.rounded[at] = rounded;
             largest = max(largest, (int64_t)magnitude_of(rounded));
         }
-        largest = block_max(largest);
-        if (!finite && threadIdx.x == 0) atomicCAS(p.flag, 0, (int32_t)p.call);
+        if (one) largest = block_max(largest);
+        if (one && threadIdx.x) return;
+        const bool fits = p.bound + largest < (int64_t)1 << 31;
+        const int fast = !excess && fits && scale_is_exact(exponent, SCALED_INT32);
+        p.states[g] = {exponent, excess, fast, (int32_t)top, 0, 0};
     }
-    if (threadIdx.x) return;
-    const bool fits = p.bound + largest < (int64_t)1 << 31;
-    const int fast = !excess && fits && scale_is_exact(exponent, SCALED_INT32);
-    *p.state = {exponent, excess, fast, (int32_t)top, 0, 0};
 }
 
 /* out (outer, channels, inner) becomes the bias (channels,) if all sums were zero. */

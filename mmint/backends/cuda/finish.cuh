@@ -3,7 +3,9 @@
  * What all sums of a product share lies on the device, made by `prepare` (finish.cu) before the
  * product: their exponent, and the bias as integers. Where all sums are zero the result is the bias
  * to the bit, which only shows afterwards: products note whether a sum is not zero, and `bias_alone`
- * mends the result if none is. They also note the result's largest magnitude for its mapping. */
+ * mends the result if none is. They also note the result's largest magnitude for its mapping.
+ *
+ * Groups of channels with exponents of their own have a state each; the first takes the notes. */
 #pragma once
 
 #include "arithmetic/finish.h"
@@ -21,6 +23,7 @@ struct finish_state {
 struct finish {
     finish_state *state;
     const int64_t *bias;  /* or NULL */
+    int64_t members; /* channels of a group with a state of its own; 0: all share the first */
 };
 
 struct finisher {
@@ -28,24 +31,32 @@ struct finisher {
     bool fast;
     float scale;
     const int64_t *bias;
+    const finish_state *states;
+    int64_t members;
     uint32_t top;
     bool not_zero;
 
     __device__ __forceinline__ explicit finisher(const finish &f)
         : exponent(f.state->exponent),
           excess(f.state->excess),
-          fast(f.state->fast),
+          fast(f.state->fast && !f.members),
           scale(0.0f),
           bias(f.bias),
+          states(f.state),
+          members(f.members),
           top(0),
           not_zero(false) {
         if (fast) scale = scale_of(exponent);
     }
 
-    /* The result of a sum to which `bias[i]` is added. */
+    /* The result of a sum of channel i, to which `bias[i]` is added. */
     template <typename T> __device__ __forceinline__ float operator()(T sum, int64_t i) {
-        if (fast) return scaled((int)sum, bias ? (int)bias[i] : 0);
-        return noted(sum != 0, finish_sum(sum, excess, bias ? bias[i] : 0, exponent));
+        const int64_t added = bias ? bias[i] : 0;
+        if (fast) return scaled((int)sum, (int)added);
+        if (!members) return noted(sum != 0, finish_sum(sum, excess, added, exponent));
+        const finish_state &own = states[i / members];
+        if (!own.fast) return noted(sum != 0, finish_sum(sum, own.excess, added, own.exponent));
+        return noted(sum != 0, (float)((int)sum + (int)added) * scale_of(own.exponent));
     }
 
     /* The same where it is `fast`. */

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits
+from ..host.exponents import by_group
 from ..magnitudes import remember_magnitude
 from . import finite
 from .launch import THREADS, launch, words
@@ -20,6 +21,11 @@ class Finish:
     """What happens before and after a product: the structs ``finish_state`` and ``finish``.
 
     As a context it prepares them, and mends the result where all sums are zero.
+
+    Args:
+        length: of the sums.
+        channel_dim: that of the bias, along which groups with exponents of their own lie.
+        members: how many numbers of sums make such a group, if not its channels.
     """
 
     def __init__(
@@ -31,10 +37,14 @@ class Finish:
         bias: Tensor | None = None,
         random: RandomBits | None = None,
         channel_dim: int = 1,
+        members: int | None = None,
     ) -> None:
         device = out.device
         self.out, self.channel_dim = out, channel_dim
-        self.state = torch.empty(STATE_WORDS, dtype=torch.int32, device=device)
+        self.groups = max(1, a.exponent.numel(), b.exponent.numel())
+        self.members = members or out.shape[channel_dim] // self.groups
+        shape = self.groups, STATE_WORDS
+        self.state = torch.empty(shape, dtype=torch.int32, device=device)
         self.bias = self.rounded = flag = None
         call = count = 0
         if bias is not None:
@@ -42,13 +52,13 @@ class Finish:
             self.rounded = torch.empty(count, dtype=torch.int64, device=device)
             flag, call = finite.flag(device), finite.number(device)
         launch('finish.cu', 'prepare', 1, THREADS, [
-            (a.exponent, b.exponent, self.state, self.bias, self.rounded, count,
+            (*by_group(a), *by_group(b), self.state, self.groups, self.bias, self.rounded, count,
              length * most(a.bits, b.bits), flag, call, words(random, device)),
         ], device)  # fmt: skip
 
     def arguments(self) -> tuple[Argument, ...]:
         """The struct ``finish`` of finish.cuh."""
-        return self.state, self.rounded
+        return self.state, self.rounded, self.members if self.groups > 1 else 0
 
     def __enter__(self) -> Finish:
         return self
@@ -64,7 +74,7 @@ class Finish:
                 'finish.cu', 'bias_alone', -(-out.numel() // (4 * THREADS)), THREADS,
                 [self.state, self.bias, out, *sizes], out.device,
             )  # fmt: skip
-        remember_magnitude(out, self.state[MAGNITUDE])
+        remember_magnitude(out, self.state[0, MAGNITUDE])
 
 
 def most(*bits: int) -> int:

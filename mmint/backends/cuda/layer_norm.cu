@@ -42,7 +42,7 @@ __device__ __forceinline__ int64_t block_sum(int64_t v) {
 
 __device__ __forceinline__ coefficients_t normalising_in(const layer &l, int64_t row,
                                                          const spread_t &v) {
-    return normalising(v, l.s.sums[row], l.size, *l.s.exponent, (int)l.bits);
+    return normalising(v, l.s.sums[row], l.size, exponent_at(l.s.exponents, row), (int)l.bits);
 }
 
 __device__ __forceinline__ int32_t normalised(const layer &l, const coefficients_t &c, int64_t x) {
@@ -141,7 +141,8 @@ __device__ void backward(const layer &l, const gradient &g, float *out, int32_t 
             const spread_t v = spread_in(l.s, row);
             coefficients_t made = scale_in_place(shifted(v.rstd, *g.exponent + *l.weight_exponent));
             backward_coefficients(&made, 1, v.rstd, l.s.sums[row], &h1, &h2, l.size,
-                                  layer_wider((int)g.bits, (int)l.bits), *l.s.exponent);
+                                  layer_wider((int)g.bits, (int)l.bits),
+                                  exponent_at(l.s.exponents, row));
             c = made;
             g.made[row] = normalising_in(l, row, v);
         }

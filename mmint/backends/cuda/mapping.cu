@@ -1,4 +1,4 @@
-/* float32 to integers and back, for whole tensors.
+/* float32 to integers, for whole tensors; dequantize.cu goes back.
  *
  * The linear mapping takes two passes. `largest` finds the largest magnitude of each block's part,
  * as a bit pattern; the blocks of the second pass take the maximum of those few again, so that no
@@ -10,7 +10,11 @@
  * pixels in shared memory, runs of consecutive elements in the logical order, and writes it
  * channels-last, words of as many channels as fit.
  *
- * A tensor with an infinity or NaN becomes zeros, and its call's number goes to the device's flag. */
+ * Where blocks of elements have exponents of their own (`quantize_each_*`), `largest_each` finds the
+ * largest magnitude of each block, and every pair of elements looks up its block's.
+ *
+ * A tensor, or block, with an infinity or NaN becomes zeros, and its call's number goes to the
+ * device's flag. */
 #include "arithmetic/mapping.h"
 #include "arithmetic/philox.h"
 #include "reduce.cuh"
@@ -21,13 +25,22 @@ enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512 };
 struct mapping {
     const uint32_t *x;
     void *out;
-    const uint32_t *tops;  /* maxima of parts of x */
+    const uint32_t *tops;  /* maxima of parts of x, or of each block */
     int64_t top_count;
     int32_t *exponent;
     int32_t *flag;
     int64_t call, bits, images, channels, pixels;
+    int64_t count, run;    /* element i is in block i / run % count */
     random_words random;
 };
+
+__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
+    return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
+}
+__device__ __forceinline__ int64_t block_of(const mapping &m, int64_t i) {
+    const int64_t run = quotient(i, m.run);
+    return run - quotient(run, m.count) * m.count;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     largest(const uint32_t *x, int64_t n, uint32_t *tops) {
@@ -49,6 +62,23 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) tops[blockIdx.x] = top;
 }
 
+/* Joins the largest magnitude of each block to tops[count]; n elements of x. A thread block takes
+ * PART elements of a block. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    largest_each(const uint32_t *x, int64_t n, int64_t count, int64_t run, int32_t *tops) {
+    enum { PART = 16 * THREADS };
+    const int64_t size = n / count, parts = (size + PART - 1) / PART;
+    for (int64_t t = blockIdx.x; t < count * parts; t += gridDim.x) {
+        const int64_t block = t / parts, first = t % parts * PART, last = min(first + PART, size);
+        uint32_t top = 0;
+        for (int64_t i = first + threadIdx.x; i < last; i += THREADS) {
+            const int64_t period = quotient(i, run);
+            top = max(top, x[(period * count + block) * run + (i - period * run)] & 0x7FFFFFFF);
+        }
+        note_top(top, tops + block);
+    }
+}
+
 /* The tensor's exponent, and whether it is finite; the first block notes both. */
 __device__ bool prepare(const mapping &m, int *exponent) {
     uint32_t top = 0;
@@ -62,6 +92,46 @@ __device__ bool prepare(const mapping &m, int *exponent) {
     }
     return finite;
 }
+
+/* The same for the blocks of a tensor. */
+__device__ void note_exponents(const mapping &m) {
+    if (blockIdx.x) return;
+    for (int64_t i = threadIdx.x; i < m.count; i += THREADS) {
+        const bool finite = is_finite(m.tops[i]);
+        m.exponent[i] = finite && m.tops[i] ? exponent_of(m.tops[i], (int)m.bits) : ZEROS_EXPONENT;
+        if (!finite) atomicCAS(m.flag, 0, (int32_t)m.call);
+    }
+}
+
+/* Two neighbours at the exponent that all elements share, or at those of their blocks. */
+template <typename T, bool STOCHASTIC> struct round_alike {
+    const rounder<T, STOCHASTIC> round;
+
+    __device__ __forceinline__ round_alike(const mapping &, int exponent, bool finite)
+        : round(exponent, finite) {}
+    __device__ __forceinline__ uint32_t pair(uint32_t x0, uint32_t x1, uint32_t drawn,
+                                             int64_t) const {
+        return round.pair(x0, x1, drawn);
+    }
+};
+
+template <typename T, bool STOCHASTIC> struct round_each {
+    const mapping &m;
+
+    __device__ __forceinline__ round_each(const mapping &m, int, bool) : m(m) {}
+    __device__ __forceinline__ rounder<T, STOCHASTIC> rounder_of(int64_t block) const {
+        const uint32_t top = m.tops[block];
+        const bool finite = is_finite(top);
+        return rounder<T, STOCHASTIC>(finite ? exponent_of(top, (int)m.bits) : 0, finite);
+    }
+    /* x0 is element `i`. */
+    __device__ __forceinline__ uint32_t pair(uint32_t x0, uint32_t x1, uint32_t drawn,
+                                             int64_t i) const {
+        const int64_t first = block_of(m, i), second = block_of(m, i + 1);
+        if (first == second) return rounder_of(first).pair(x0, x1, drawn);
+        return rounder_of(first).pair(x0, 0, drawn) | rounder_of(second).pair(0, x1, drawn);
+    }
+};
 
 template <typename T> struct pair_of;
 template <> struct pair_of<int8_t> {
@@ -101,9 +171,9 @@ template <typename T> __device__ __forceinline__ void put(T *at, uint32_t pair, 
         *at = (T)pair;
 }
 
-template <typename T, bool STOCHASTIC>
+template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND>
 __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool finite) {
-    const rounder<T, STOCHASTIC> round(exponent, finite);
+    const ROUND<T, STOCHASTIC> round(m, exponent, finite);
     const random_words random = resolved(m.random);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
@@ -120,14 +190,16 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
             for (int d = 0; d < DRAWS; d++) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
 #pragma unroll
             for (int d = 0; d < DRAWS; d++)
-                put(to + PAIR_STEP * d, round.pair(of[d].x, of[d].y, draw_of(words, d)), true);
+                put(to + PAIR_STEP * d,
+                    round.pair(of[d].x, of[d].y, draw_of(words, d), first + PAIR_STEP * d), true);
             continue;
         }
         const int left = (int)min(n - first, (int64_t)GROUP);
 #pragma unroll 1
         for (int d = 0, at = 0; at < left; d++, at += PAIR_STEP) {
             const bool both = at + 1 < left;
-            put(to + at, round.pair(x[at], both ? x[at + 1] : 0, draw_of(words, d)), both);
+            put(to + at, round.pair(x[at], both ? x[at + 1] : 0, draw_of(words, d), first + at),
+                both);
         }
     }
 }
@@ -138,11 +210,11 @@ template <typename T> constexpr int WORD_OF = 4 / sizeof(T);
 template <typename T> constexpr int PITCH_OF = TILE_PIXELS + WORD_OF<T>;
 
 /* Tiles of TILE_CHANNELS by up to TILE_PIXELS, in which each channel's pixels follow one another. */
-template <typename T, bool STOCHASTIC>
+template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND>
 __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite,
                                                 T *tile) {
     constexpr int WORD = WORD_OF<T>, PITCH = PITCH_OF<T>;
-    const rounder<T, STOCHASTIC> round(exponent, finite);
+    const ROUND<T, STOCHASTIC> round(m, exponent, finite);
     const random_words random = resolved(m.random);
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
@@ -190,8 +262,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 for (int d = 0; d < DRAWS; d++) {
                     const int place = place0 + PAIR_STEP * d;
                     if (place >= 0 && place < length)
-                        put(tile + at(place), round.pair(of[d].x, of[d].y, draw_of(words, d)),
-                            true);
+                        put(tile + at(place),
+                            round.pair(of[d].x, of[d].y, draw_of(words, d), start + place), true);
                 }
                 continue;
             }
@@ -202,7 +274,7 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 const bool second = place >= -1 && place + 1 < length;
                 const uint32_t pair =
                     round.pair(first ? x[PAIR_STEP * d] : 0, second ? x[PAIR_STEP * d + 1] : 0,
-                               draw_of(words, d));
+                               draw_of(words, d), start + place);
                 if (first) tile[at(place)] = (T)pair;
                 if (second) tile[at(place + 1)] = (T)(pair >> 8 * sizeof(T));
             }
@@ -234,100 +306,55 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
     }
 }
 
+template <typename T, template <typename, bool> class ROUND>
+__device__ __forceinline__ void quantize_any(const mapping &m, int exponent, bool finite) {
+    m.random.stochastic ? quantize<T, true, ROUND>(m, exponent, finite)
+                        : quantize<T, false, ROUND>(m, exponent, finite);
+}
+template <typename T, template <typename, bool> class ROUND>
+__device__ __forceinline__ void quantize_any_images(const mapping &m, int exponent, bool finite,
+                                                    T *tile) {
+    m.random.stochastic ? quantize_images<T, true, ROUND>(m, exponent, finite, tile)
+                        : quantize_images<T, false, ROUND>(m, exponent, finite, tile);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(mapping m) {
     int exponent;
     const bool finite = prepare(m, &exponent);
-    m.random.stochastic ? quantize<int8_t, true>(m, exponent, finite)
-                        : quantize<int8_t, false>(m, exponent, finite);
+    quantize_any<int8_t, round_alike>(m, exponent, finite);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(mapping m) {
     int exponent;
     const bool finite = prepare(m, &exponent);
-    m.random.stochastic ? quantize<int16_t, true>(m, exponent, finite)
-                        : quantize<int16_t, false>(m, exponent, finite);
+    quantize_any<int16_t, round_alike>(m, exponent, finite);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_8(mapping m) {
     __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
     int exponent;
     const bool finite = prepare(m, &exponent);
-    m.random.stochastic ? quantize_images<int8_t, true>(m, exponent, finite, tile)
-                        : quantize_images<int8_t, false>(m, exponent, finite, tile);
+    quantize_any_images<int8_t, round_alike>(m, exponent, finite, tile);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_16(mapping m) {
     __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
     int exponent;
     const bool finite = prepare(m, &exponent);
-    m.random.stochastic ? quantize_images<int16_t, true>(m, exponent, finite, tile)
-                        : quantize_images<int16_t, false>(m, exponent, finite, tile);
+    quantize_any_images<int16_t, round_alike>(m, exponent, finite, tile);
 }
-
-/* The exponent of integers to be mapped back: one on the device, if given, and an addend. */
-struct exponent_sum {
-    const int32_t *on_device;
-    int64_t addend;
-};
-
-__device__ __forceinline__ int total(const exponent_sum &e) {
-    const int64_t sum = (e.on_device ? *e.on_device : 0) + e.addend;
-    return (int)max((int64_t)-100000, min(sum, (int64_t)100000));
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_8(mapping m) {
+    note_exponents(m);
+    quantize_any<int8_t, round_each>(m, 0, true);
 }
-
-template <typename T>
-__device__ void dequantize(const T *mantissa, float *out, int64_t n, const exponent_sum &e) {
-    const int exponent = total(e);
-    for (int64_t i = first_index(); i < n; i += stride())
-        out[i] = dequantize_one(mantissa[i], exponent);
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_16(mapping m) {
+    note_exponents(m);
+    quantize_any<int16_t, round_each>(m, 0, true);
 }
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_8(const int8_t *x, float *out, int64_t n, exponent_sum e) {
-    dequantize(x, out, n, e);
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_each_8(mapping m) {
+    __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
+    note_exponents(m);
+    quantize_any_images<int8_t, round_each>(m, 0, true, tile);
 }
-extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_16(const int16_t *x, float *out, int64_t n, exponent_sum e) {
-    dequantize(x, out, n, e);
-}
-extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_32(const int32_t *x, float *out, int64_t n, exponent_sum e) {
-    dequantize(x, out, n, e);
-}
-extern "C" __global__ void __launch_bounds__(THREADS)
-    dequantize_64(const int64_t *x, float *out, int64_t n, exponent_sum e) {
-    dequantize(x, out, n, e);
-}
-
-/* Sums over the rows of (rows, channels): block (i, j) adds every gridDim.y-th 8 rows of 32
- * channels, in int64; `channel_sum` adds the parts, (parts, channels), and maps back. */
-template <typename T>
-__device__ void channel_parts(const T *x, int64_t *parts, int64_t rows, int64_t channels) {
-    __shared__ int64_t sums[8][32];
-    const int64_t channel = (int64_t)blockIdx.x * 32 + threadIdx.x;
-    int64_t sum = 0;
-    if (channel < channels)
-        for (int64_t r = (int64_t)blockIdx.y * 8 + threadIdx.y; r < rows;
-             r += (int64_t)gridDim.y * 8)
-            sum += x[r * channels + channel];
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || channel >= channels) return;
-    for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    parts[blockIdx.y * channels + channel] = sum;
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-    channel_parts_8(const int8_t *x, int64_t *parts, int64_t rows, int64_t channels) {
-    channel_parts(x, parts, rows, channels);
-}
-extern "C" __global__ void __launch_bounds__(THREADS)
-    channel_parts_16(const int16_t *x, int64_t *parts, int64_t rows, int64_t channels) {
-    channel_parts(x, parts, rows, channels);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-    channel_sum(const int64_t *parts, float *out, int64_t count, int64_t channels, exponent_sum e) {
-    for (int64_t c = first_index(); c < channels; c += stride()) {
-        int64_t sum = 0;
-        for (int64_t i = 0; i < count; i++) sum += parts[i * channels + c];
-        out[c] = dequantize_one(sum, total(e));
-    }
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_each_16(mapping m) {
+    __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
+    note_exponents(m);
+    quantize_any_images<int16_t, round_each>(m, 0, true, tile);
 }

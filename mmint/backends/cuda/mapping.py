@@ -1,4 +1,6 @@
-"""The mappings between float32 and integers: grids and arguments of the kernels in mapping.cu."""
+"""The mappings between float32 and integers: grids and arguments of the kernels in mapping.cu and
+dequantize.cu.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
+from ..host.exponents import blocks, by_group
 from ..magnitudes import known_magnitude
 from . import finite
 from .launch import SERVED, THREADS, launch, words
@@ -17,29 +20,39 @@ SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+    x: Tensor,
+    bits: int,
+    random: RandomBits | None,
+    largest: int | Tensor | None = None,
+    exponents: tuple[int, ...] = (),
 ) -> FixedPoint:
     """As `Backend.quantize`; mantissas of four dimensions are channels-last in memory.
 
     ``largest`` is looked for where none is given.
     """
-    if largest is None:
+    count, run = blocks(x.shape, exponents)
+    if largest is None and count == 1:
         largest = known_magnitude(x)
     x = x.detach().contiguous()
     dtype, device = mantissa_dtype(bits), x.device
     images, channels, pixels = 1, 1, x.numel()
-    name, blocks = 'quantize', -(-x.numel() // SERVED // THREADS)
+    name, grid = 'quantize', -(-x.numel() // SERVED // THREADS)
     layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
     mantissa = torch.empty(x.shape, dtype=dtype, device=device, memory_format=layout)
     if not mantissa.is_contiguous():
         images, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
         name = 'quantize_images'
-        blocks = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
-    exponent = torch.empty((), dtype=torch.int32, device=device)
-    magnitudes = magnitudes_of(x, largest)
-    launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', blocks, THREADS, [
+        grid = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
+    exponent = torch.empty(exponents, dtype=torch.int32, device=device)
+    if count == 1:
+        magnitudes = magnitudes_of(x, largest)
+    else:
+        name += '_each'
+        magnitudes = _magnitudes_of_blocks(x, count, run, largest)
+    launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', grid, THREADS, [
         (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
-         finite.number(device), bits, images, channels, pixels, words(random, device)),
+         finite.number(device), bits, images, channels, pixels, count, run,
+         words(random, device)),
     ], device)  # fmt: skip
     return FixedPoint(mantissa, exponent, bits)
 
@@ -56,6 +69,19 @@ def magnitudes_of(x: Tensor, largest: int | Tensor | None) -> Tensor:
     return found
 
 
+def _magnitudes_of_blocks(x: Tensor, count: int, run: int, largest: int | Tensor | None) -> Tensor:
+    """int32 bit patterns, the largest magnitude of each block of ``x``."""
+    if largest is not None:
+        return torch.as_tensor(largest, dtype=torch.int32, device=x.device).reshape(count)
+    found = torch.zeros(count, dtype=torch.int32, device=x.device)
+    if x.numel():
+        grid = count * -(-x.numel() // count // (16 * THREADS))
+        launch(
+            'mapping.cu', 'largest_each', grid, THREADS, [x, x.numel(), count, run, found], x.device
+        )
+    return found
+
+
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
     """As `Backend.dequantize`."""
     if mantissa.dtype not in SIGNED:
@@ -64,7 +90,7 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
     out = torch.empty(mantissa.shape, dtype=torch.float32, device=mantissa.device)
     if mantissa.numel():
         launch(
-            'mapping.cu', f'dequantize_{8 * mantissa.element_size()}',
+            'dequantize.cu', f'dequantize_{8 * mantissa.element_size()}',
             -(-mantissa.numel() // THREADS), THREADS,
             [mantissa, out, mantissa.numel(), exponent_sum(exponent)], mantissa.device,
         )  # fmt: skip
@@ -75,6 +101,7 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     """As `Backend.channel_sum`."""
     mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
+    grad = grad._replace(exponent=grad.exponents().to(torch.int32))
     out = torch.empty(channels, dtype=torch.float32, device=mantissa.device)
     if not channels:
         return out
@@ -82,18 +109,18 @@ def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     parts = max(1, min(256, rows // 64))
     sums = torch.empty((parts, channels), dtype=torch.int64, device=mantissa.device)
     name = f'channel_parts_{8 * mantissa.element_size()}'
-    kernel = launcher().kernel('mapping.cu', name, mantissa.device)
+    kernel = launcher().kernel('dequantize.cu', name, mantissa.device)
     launcher().launch(
         kernel, (-(-channels // 32), parts, 1), (32, 8, 1), 0, [mantissa, sums, rows, channels],
         mantissa.device,
     )  # fmt: skip
     launch(
-        'mapping.cu', 'channel_sum', -(-channels // THREADS), THREADS,
-        [sums, out, parts, channels, exponent_sum(grad.exponent)], mantissa.device,
+        'dequantize.cu', 'channel_sum', -(-channels // THREADS), THREADS,
+        [sums, out, parts, channels, by_group(grad)], mantissa.device,
     )  # fmt: skip
     return out
 
 
 def exponent_sum(exponent: Tensor | int, addend: int = 0) -> tuple[Argument, ...]:
-    """The struct ``exponent_sum`` of mapping.cu."""
+    """The struct ``exponent_sum`` of dequantize.cu."""
     return (exponent, addend) if isinstance(exponent, Tensor) else (None, exponent + addend)

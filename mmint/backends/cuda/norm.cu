@@ -86,8 +86,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                       int64_t channels, int64_t members, int64_t bits, failure f) {
     for (int64_t at = first_index(); at < s.groups * members; at += stride()) {
         const int64_t group = at / members;
-        const wide_t scale =
-            forward_scale(parameter(weight, at % channels, 1, f), spread_in(s, group), *s.exponent);
+        const wide_t scale = forward_scale(parameter(weight, at % channels, 1, f),
+                                           spread_in(s, group), exponent_at(s.exponents, group));
         made[at] = forward_coefficients(scale, parameter(bias, at % channels, 0, f), s.sums[group],
                                         s.count, (int)bits);
     }
@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 /* products (2, groups * members) */
 extern "C" __global__ void __launch_bounds__(THREADS)
-    norm_grad_coefficients(statistics s, const int32_t *grad_exponent, const int64_t *products,
+    norm_grad_coefficients(statistics s, exponents_t grad_exponents, const int64_t *products,
                            const float *weight, coefficients_t *made, int64_t channels,
                            int64_t members, int64_t wider, failure f) {
     for (int64_t group = first_index(); group < s.groups; group += stride()) {
@@ -103,33 +103,34 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const wide_t rstd = spread_in(s, group).rstd;
         for (int64_t at = first; at < first + members; at++) {
             const wide_t scale = multiply(parameter(weight, at % channels, 1, f), rstd);
-            made[at] = scale_in_place(shifted(scale, *grad_exponent));
+            made[at] = scale_in_place(shifted(scale, exponent_at(grad_exponents, group)));
         }
         backward_coefficients(made + first, members, rstd, s.sums[group], products + first,
                               products + s.groups * members + first, s.count, (int)wider,
-                              *s.exponent);
+                              exponent_at(s.exponents, group));
     }
 }
 
 /* products (2, images, channels); images add one after another. */
 extern "C" __global__ void __launch_bounds__(THREADS)
-    norm_weight_grad(statistics s, const int32_t *grad_exponent, const int64_t *products,
+    norm_weight_grad(statistics s, exponents_t grad_exponents, const int64_t *products,
                      float *dweight, float *dbias, int64_t images, int64_t channels,
                      int64_t members) {
     const int64_t *h1 = products, *h2 = products + images * channels;
     const wide_t count = from_integer(s.count);
     for (int64_t c = first_index(); c < channels; c += stride()) {
-        wide_t slope = {0, 0};
-        int64_t total = 0;
+        wide_t slope = {0, 0}, total = {0, 0};
         for (int64_t at = c; at < images * channels; at += channels) {
             const int64_t group = at / members;
+            const int grad_exponent = exponent_at(grad_exponents, group);
             const wide_t covariance =
                 from_integer((int128_t)s.count * h2[at] - (int128_t)s.sums[group] * h1[at]);
-            slope = plus(slope, multiply(divide(covariance, count), spread_in(s, group).rstd));
-            total += h1[at];
+            const wide_t here = multiply(divide(covariance, count), spread_in(s, group).rstd);
+            slope = plus(slope, shifted(here, grad_exponent + exponent_at(s.exponents, group)));
+            total = plus(total, narrow(h1[at], grad_exponent));
         }
-        dweight[c] = to_float(shifted(slope, *grad_exponent + *s.exponent));
-        dbias[c] = dequantize_one(total, *grad_exponent);
+        dweight[c] = to_float(slope);
+        dbias[c] = to_float(total);
     }
 }
 
@@ -149,9 +150,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const wide_t pairs = from_integer((int128_t)s.count * (s.count - 1));
     for (int64_t c = first_index(); c < s.groups; c += stride()) {
         const int64_t s1 = s.sums[c], s2 = s.sums[s.groups + c];
-        move(mean + c, shifted(divide(narrow(s1, 0), count), *s.exponent), factor, f);
-        move(var + c, shifted(divide(scatter_of(s1, s2, s.count), pairs), 2 * *s.exponent), factor,
-             f);
+        const int exponent = exponent_at(s.exponents, c);
+        move(mean + c, shifted(divide(narrow(s1, 0), count), exponent), factor, f);
+        move(var + c, shifted(divide(scatter_of(s1, s2, s.count), pairs), 2 * exponent), factor, f);
     }
 }
 
@@ -165,9 +166,9 @@ __device__ __forceinline__ wide_t frozen_rstd(const float *var, int64_t c, wide_
     return {0, 0};
 }
 
-/* `mean` and `bias` NULL: the input's gradient, where the exponent is the incoming one's. */
+/* `mean` and `bias` NULL: the input's gradient, where the exponents are the incoming one's. */
 extern "C" __global__ void __launch_bounds__(THREADS)
-    frozen_coefficients(const int32_t *exponent, const float *mean, const float *var,
+    frozen_coefficients(exponents_t exponents, const float *mean, const float *var,
                         const float *weight, const float *bias, coefficients_t *made,
                         int64_t channels, int64_t bits, int64_t eps, int64_t eps_exponent,
                         failure f) {
@@ -176,20 +177,21 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const wide_t scale = multiply(parameter(weight, c, 1, f), rstd);
         const wide_t offset =
             plus(parameter(bias, c, 0, f), negated(multiply(parameter(mean, c, 0, f), scale)));
-        made[c] = forward_coefficients(shifted(scale, *exponent), offset, 0, 1, (int)bits);
+        made[c] = forward_coefficients(shifted(scale, exponent_at(exponents, c)), offset, 0, 1,
+                                       (int)bits);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    frozen_weight_grad(const int32_t *grad_exponent, const int32_t *exponent,
-                       const int64_t *products, const float *mean, const float *var, float *dweight,
-                       int64_t channels, int64_t eps, int64_t eps_exponent, failure f) {
+    frozen_weight_grad(exponents_t grad_exponents, exponents_t exponents, const int64_t *products,
+                       const float *mean, const float *var, float *dweight, int64_t channels,
+                       int64_t eps, int64_t eps_exponent, failure f) {
     for (int64_t c = first_index(); c < channels; c += stride()) {
         const wide_t rstd = frozen_rstd(var, c, {eps, (int)eps_exponent}, f);
-        const wide_t total = shifted(narrow(products[channels + c], 0), *exponent);
+        const wide_t total = narrow(products[channels + c], exponent_at(exponents, c));
         const wide_t centred =
             plus(total, negated(multiply(parameter(mean, c, 0, f), narrow(products[c], 0))));
-        dweight[c] = to_float(shifted(multiply(centred, rstd), *grad_exponent));
+        dweight[c] = to_float(shifted(multiply(centred, rstd), exponent_at(grad_exponents, c)));
     }
 }
 

@@ -12,6 +12,7 @@ from ...numerics import FixedPoint, scalar
 from ...numerics.wide import number
 from ..host.arguments import flat, pair
 from ..host.checks import checked_count
+from ..host.exponents import by_group
 from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
 from . import finite
@@ -68,7 +69,7 @@ def frozen_norm_weight_grad(
     out = torch.empty(len(var), dtype=torch.float32, device=var.device)
     _each(
         'frozen_weight_grad', len(var),
-        [grad.exponent, x.exponent, products.contiguous(), flat(mean), flat(var), out,
+        [by_group(grad), by_group(x), products.contiguous(), flat(mean), flat(var), out,
          len(var), *number(eps), failure(var.device)],
         var.device,
     )  # fmt: skip
@@ -111,7 +112,7 @@ def _norm_grad(
     made = _coefficients(sums, groups, channels)
     _each(
         'norm_grad_coefficients', sums[0].numel(),
-        [statistics(x, sums, checked_count(count, 1), eps), grad.exponent, products.contiguous(),
+        [statistics(x, sums, checked_count(count, 1), eps), by_group(grad), products.contiguous(),
          flat(weight), made, channels, channels // groups, grad.bits - x.bits,
          failure(device)],
         device,
@@ -132,7 +133,7 @@ def _norm_weight_grad(
     dweight, dbias = torch.empty((2, channels), dtype=torch.float32, device=sums.device)
     _each(
         'norm_weight_grad', channels,
-        [statistics(x, sums, checked_count(count, 1), eps), grad.exponent, products.contiguous(),
+        [statistics(x, sums, checked_count(count, 1), eps), by_group(grad), products.contiguous(),
          dweight, dbias, images, channels, channels // (groups or channels)],
         sums.device,
     )  # fmt: skip
@@ -151,7 +152,7 @@ def _frozen(
     made = torch.empty((len(var), COEFFICIENTS), dtype=torch.int64, device=device)
     _each(
         'frozen_coefficients', len(var),
-        [x.exponent, flat(mean), flat(var), flat(weight), flat(bias), made,
+        [by_group(x), flat(mean), flat(var), flat(weight), flat(bias), made,
          len(var), x.bits, *number(eps), failure(device)],
         device,
     )  # fmt: skip
@@ -196,7 +197,7 @@ def _channels_last(mantissa: Tensor) -> Tensor:
 
 def statistics(x: FixedPoint, sums: Tensor, count: int, eps: float = 0) -> tuple[Argument, ...]:
     """The struct ``statistics`` of coefficients.cuh; ``eps`` counts where it is asked for rstd."""
-    return sums.contiguous(), x.exponent, sums[0].numel(), count, *number(eps)
+    return sums.contiguous(), *by_group(x), sums[0].numel(), count, *number(eps)
 
 
 def failure(device: torch.device) -> tuple[Argument, ...]:

@@ -108,7 +108,7 @@ def conv2d_weight_grad(
     images, rows = len(x.mantissa), filters // geometry.groups
     pixels = images * math.prod(grad_size)
     out = empty(weight_size, x)
-    with Finish(out, grad, x, pixels) as finish:
+    with Finish(out, grad, x, pixels, channel_dim=0) as finish:
         if out.numel() == 0:
             return out
         if channels == 1 and filters == groups:
@@ -122,7 +122,7 @@ def conv2d_weight_grad(
             rows, window * depth, pixels, a.shape[3] // groups, depth,
             rows * channels * window, a.shape[3], b.shape[3], depth,
             *axes(size, grad_size, taps, geometry), channels * window, window, images, groups,
-            out_y=1, out_width=channels,
+            bias_problem=rows, out_y=1, out_width=channels,
         ))  # fmt: skip
     return out
 
@@ -135,7 +135,7 @@ def matmul(
     *batch, m, k = a.mantissa.shape
     n = b.mantissa.shape[-1]
     out = empty((*batch, m, n), a)
-    with Finish(out, a, b, k, bias, random, -1) as finish:
+    with Finish(out, a, b, k, bias, random, -1, members=n) as finish:
         if out.numel() == 0:
             return out
         left, right = (t.mantissa.reshape(math.prod(batch), *t.mantissa.shape[-2:]) for t in (a, b))
@@ -153,6 +153,7 @@ def matmul(
         launch_product(kind, vector, finish, most(a.bits, b.bits), (left, right, out), Product(
             m, n if b_along_k else channels, channels if b_along_k else k,
             left.stride(0), right.stride(0), m * n, left.stride(1), right.stride(1), channels,
-            Axis(1, 1), line, n, 1, problems=len(left), bias_row=0, bias_column=1, out_width=n,
+            Axis(1, 1), line, n, 1, problems=len(left), bias_problem=n * (finish.groups > 1),
+            bias_row=0, bias_column=1, out_width=n,
         ))  # fmt: skip
     return out

@@ -6,7 +6,8 @@ Shifts, masks and integer comparisons on bit patterns only. In the linear mappin
     mantissa = (t + r) >> 16                        r: 16 random bits; rounded down
 
 so a mantissa is rounded up with the probability that the fraction of ``t`` is, which is that of
-``x / 2**exponent`` cut to 16 bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``.
+``x / 2**exponent`` cut to 16 bits: ``|E[mantissa] - x / 2**exponent| < 2**-16``. The exponent is
+that of all elements, or of the block (`FixedPoint.exponent`) in which the element lies.
 """
 
 from __future__ import annotations
@@ -15,41 +16,58 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, NonFiniteError, RandomBits, mantissa_dtype
+from ...numerics.fixed_point import ZEROS_EXPONENT
 from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
 from ...numerics.integers import shift_right_even, shift_right_stochastic
 
 
 def quantize(
-    x: Tensor, bits: int, random: RandomBits | None, largest: int | Tensor | None = None
+    x: Tensor,
+    bits: int,
+    random: RandomBits | None,
+    largest: int | Tensor | None = None,
+    exponents: tuple[int, ...] = (),
 ) -> FixedPoint:
     """As `Backend.quantize`."""
-    magnitude = split_sign(x)[1]
-    exponent = shared_exponent(magnitude, bits, None if largest is None else int(largest))
-    mantissa = quantize_at(x, exponent, random).to(mantissa_dtype(bits))
-    return FixedPoint(mantissa, torch.tensor(exponent, dtype=torch.int32, device=x.device), bits)
+    if largest is None:
+        largest = largest_of(split_sign(x)[1], exponents)
+    exponent = exponent_of(torch.as_tensor(largest, device=x.device).view(exponents), bits)
+    mapped = FixedPoint(x, exponent.to(torch.int32), bits)
+    mantissa = quantize_at(x, mapped.exponents(), random)
+    return mapped._replace(mantissa=mantissa.to(mantissa_dtype(bits)))
 
 
-def shared_exponent(magnitude: Tensor, bits: int, largest: int | None = None) -> int:
-    """The exponent at which the magnitudes (bit patterns) fit ``bits`` bits, rounded either way.
+def largest_of(magnitude: Tensor, exponents: tuple[int, ...]) -> Tensor:
+    """The largest magnitude (bit patterns) in each block that shares an exponent."""
+    if not magnitude.numel():
+        return magnitude.new_zeros(exponents)
+    if not exponents:
+        return magnitude.max()
+    blocks = [n for size, e in zip(magnitude.shape, exponents, strict=True) for n in (e, size // e)]
+    return magnitude.view(blocks).amax(list(range(1, len(blocks), 2)))
+
+
+def exponent_of(largest: Tensor, bits: int) -> Tensor:
+    """The exponent at which magnitudes (bit patterns) up to ``largest`` fit, rounded either way.
 
     Raises:
-        NonFiniteError: if a magnitude is infinite or not a number.
+        NonFiniteError: if one is infinite or not a number.
     """
     p = bits - 1
-    if largest is None:
-        largest = int(magnitude.max()) if magnitude.numel() else 0
-    field, mantissa24 = fields(torch.tensor(largest))
-    if field == NOT_FINITE:
+    field, mantissa24 = fields(largest.to(torch.int64))
+    if (field == NOT_FINITE).any():
         raise NonFiniteError
-    if not largest:
-        return 0
-    scale = max(int(field), 1)
-    if mantissa24 > ((1 << p) - 1) << (24 - p):
-        scale += 1
-    return scale - 126 - p
+    scale = field.clamp(min=1) + (mantissa24 > ((1 << p) - 1) << (24 - p))
+    of_zeros = ZEROS_EXPONENT if largest.numel() > 1 else 0
+    return torch.where(largest == 0, of_zeros, scale - 126 - p)
 
 
-def quantize_at(x: Tensor, exponent: int, random: RandomBits | None) -> Tensor:
+def shared_exponent(magnitude: Tensor, bits: int) -> int:
+    """The exponent at which all magnitudes (bit patterns) fit."""
+    return int(exponent_of(largest_of(magnitude, ()), bits))
+
+
+def quantize_at(x: Tensor, exponent: Tensor | int, random: RandomBits | None) -> Tensor:
     """Integers ``x / 2**exponent``, rounded, as int64; the caller sees to it that they fit."""
     return mantissa_at(x, exponent, None if random is None else _drawn(x, random))
 
@@ -58,7 +76,7 @@ def _drawn(x: Tensor, random: RandomBits) -> Tensor:
     return random.draw(x.numel(), x.device).view(x.shape)
 
 
-def mantissa_at(x: Tensor, exponent: int, drawn: Tensor | None) -> Tensor:
+def mantissa_at(x: Tensor, exponent: Tensor | int, drawn: Tensor | None) -> Tensor:
     """`quantize_at` with 16 random bits for each element, or to nearest where they are None."""
     negative, magnitude = split_sign(x)
     field, mantissa24 = fields(magnitude)

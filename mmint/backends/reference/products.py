@@ -28,7 +28,7 @@ def conv2d(
     """As `Backend.conv2d`."""
     _check_sum(weight.mantissa[0].numel(), x, weight)
     total = F.conv2d(_wide(x), _wide(weight), None, *geometry)
-    return _finish(total, _sum_exponent(x, weight), bias, random, channel_dim=1)
+    return _finish(total, _of_channels(total, 1, x, weight), bias, random, channel_dim=1)
 
 
 def conv2d_input_grad(
@@ -43,7 +43,7 @@ def conv2d_input_grad(
     _check_sum(weight.mantissa[:, 0].numel(), grad, weight)
     x = _empty(input_size, grad)
     total = _backward(grad, x, _wide(weight), geometry, (True, False))
-    return _finish(total, _sum_exponent(grad, weight), bias, random, channel_dim=1)
+    return _finish(total, _of_channels(total, 1, grad, weight), bias, random, channel_dim=1)
 
 
 def conv2d_weight_grad(
@@ -61,7 +61,7 @@ def conv2d_weight_grad(
         _check_sum(one_grad.mantissa[0, 0].numel(), grad, x)
         sums = _backward(one_grad, _wide(one_x), weight, geometry, (False, True))
         total += sums.to(torch.int64)
-    return dequantize(total, _sum_exponent(grad, x))
+    return dequantize(total, _of_channels(total, 0, grad, x))
 
 
 def matmul(
@@ -70,22 +70,30 @@ def matmul(
     """As `Backend.matmul`."""
     check_matrices(a, b)
     _check_sum(a.mantissa.shape[-1], a, b)
-    return _finish(_wide(a) @ _wide(b), _sum_exponent(a, b), bias, random, channel_dim=-1)
+    exponent = a.exponent.to(torch.int64) + b.exponent
+    return _finish(_wide(a) @ _wide(b), exponent, bias, random, channel_dim=-1)
 
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     """As `Backend.channel_sum`."""
     dims = [d for d in range(grad.mantissa.dim()) if d != channel_dim % grad.mantissa.dim()]
     total = grad.mantissa.sum(dims, dtype=torch.int64) if dims else grad.mantissa
-    return dequantize(total, grad.exponent)
+    exponents = grad.exponents()
+    return dequantize(total, exponents.flatten() if exponents.dim() else exponents)
 
 
 def _wide(x: FixedPoint) -> Tensor:
     return x.mantissa.to(torch.float64)
 
 
-def _sum_exponent(a: FixedPoint, b: FixedPoint) -> int:
-    return int(a.exponent) + int(b.exponent)
+def _of_channels(total: Tensor, dim: int, a: FixedPoint, b: FixedPoint) -> Tensor:
+    """The exponent of sums of products, of each channel (dimension ``dim``) where groups differ."""
+    exponent = a.exponent.flatten().to(torch.int64) + b.exponent.flatten()
+    if len(exponent) == 1:
+        return exponent.squeeze(0)
+    shape = [1] * total.dim()
+    shape[dim] = -1
+    return exponent.repeat_interleave(total.shape[dim] // len(exponent)).view(shape)
 
 
 def _check_sum(length: int, a: FixedPoint, b: FixedPoint) -> None:
@@ -114,12 +122,16 @@ def _backward(
 
 
 def _finish(
-    total: Tensor, exponent: int, bias: Tensor | None, random: RandomBits | None, channel_dim: int
+    total: Tensor,
+    exponent: Tensor,
+    bias: Tensor | None,
+    random: RandomBits | None,
+    channel_dim: int,
 ) -> Tensor:
     """Adds the bias to integer sums carried by float64, and maps back to float32.
 
     Where the bias would need more than 62 bits at the sums' exponent, both are aligned at the
-    lowest exponent at which it does not.
+    lowest exponent at which it does not. Where all sums are zero, the result is the bias.
     """
     total = total.to(torch.int64)
     if bias is None:
@@ -131,9 +143,8 @@ def _finish(
         raise NonFiniteError
     if not total.any():
         return bias.detach().view(shape).expand(total.shape).clone()
-    excess = max(0, max(int(field), 1) - 150 - exponent + 24 - 62)
-    if excess:
-        shift = torch.tensor(excess)
-        total = total.sign() * shift_right_even(total.abs(), shift)
-        exponent += excess
-    return dequantize(total + quantize_at(bias, exponent, random).view(shape), exponent)
+    excess = (field.clamp(min=1) - 150 - exponent + 24 - 62).clamp(min=0)
+    total = total.sign() * shift_right_even(total.abs(), excess)
+    exponent = exponent + excess
+    rounded = quantize_at(bias, exponent.flatten() if exponent.dim() else exponent, random)
+    return dequantize(total + rounded.view(shape), exponent)

@@ -19,6 +19,7 @@ from torch.utils import checkpoint
 
 from ...backends import backend_for
 from ...conversion import DEFAULT_BITS, convert, format_report
+from ...numerics import FREE
 from ...ops.checkpoint import make_checkpoint_replay
 from ...ops.run import begin_iteration, current_run
 from ...optim import IntSGD
@@ -42,9 +43,14 @@ class IntTrainingHook(Hook):
         include: Sequence[str] = ('*',),
         exclude: Sequence[str] = (),
         layer_bits: Mapping[str, int] | None = None,
+        exponents: str = FREE,
     ) -> None:
         self.settings: dict[str, Any] = dict(
-            bits=bits, include=include, exclude=exclude, layer_bits=layer_bits
+            bits=bits,
+            include=include,
+            exclude=exclude,
+            layer_bits=layer_bits,
+            exponents=exponents,
         )
         self._converted = False
 

@@ -13,6 +13,7 @@ from torch.nn.modules.utils import _ntuple
 from ...backends import Geometry
 from ...numerics import Role
 from ..conv import conv, conv_transpose
+from ..mapper import along_axis
 from ..operands import is_float
 from ..registry import Scope, integer
 
@@ -35,7 +36,8 @@ def _conv(
     each = _ntuple(input.dim() - 2)
     geometry = Geometry(each(stride), each(padding), each(dilation), groups)
     mapper = scope.mapper()
-    return conv(input, weight, mapper(weight, Role.WEIGHT), bias, geometry, mapper)
+    mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
+    return conv(input, weight, mapped, bias, geometry, mapper)
 
 
 @integer(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
@@ -57,5 +59,5 @@ def _conv_transpose(
     each = _ntuple(input.dim() - 2)
     geometry = Geometry(each(stride), each(padding), each(dilation), groups)
     mapper = scope.mapper()
-    mapped = mapper(weight, Role.WEIGHT)
+    mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
     return conv_transpose(input, weight, mapped, bias, geometry, each(output_padding), mapper)

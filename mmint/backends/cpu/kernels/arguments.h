@@ -7,6 +7,7 @@
 #ifndef MMINT_ARGUMENTS_H
 #define MMINT_ARGUMENTS_H
 
+#include "arithmetic/exponents.h"
 #include "arithmetic/philox.h"
 
 /* clang-format off */
@@ -55,14 +56,20 @@
 #define EPS(INTEGER) INTEGER(eps) INTEGER(eps_exponent)
 #define EPS_OF(a) wide_of((a)->eps, (int)(a)->eps_exponent)
 
+/* The exponents of mantissas in groups: see arithmetic/exponents.h. */
+#define EXPONENTS(POINTER, INTEGER, name) POINTER(const int32_t, name) INTEGER(name##_step)
+#define EXPONENTS_OF(a, name) ((exponents_t){(a)->name, (a)->name##_step})
+
 /* ---- elements ---- */
 
-/* float32 (images, channels, pixels) to mantissas, int8 ones as (images, pixels, channels). `top`:
- * the largest magnitude, -1 where it is not known. Returns the exponent. */
+/* float32 (images, channels, pixels) to mantissas, int8 ones as (images, pixels, channels). Element
+ * i of x has exponent i / run % count; `tops`: the largest magnitude of each, NULL where they are
+ * not known. */
 #define ARGUMENTS_quantize(POINTER, INTEGER)                                                      \
-    POINTER(const float, x) POINTER(void, out)                                                    \
-    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(bits) INTEGER(top) RANDOM(INTEGER)  \
-    INTEGER(threads)
+    POINTER(const float, x) POINTER(void, out) POINTER(const int32_t, tops)                       \
+    POINTER(int32_t, exponents)                                                                   \
+    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(bits) INTEGER(count) INTEGER(run)   \
+    RANDOM(INTEGER) INTEGER(threads)
 
 /* n integers of `size` bytes. */
 #define ARGUMENTS_dequantize(POINTER, INTEGER)                                                    \
@@ -72,7 +79,8 @@
 /* Sums of mantissas (rows, channels) over rows. */
 #define ARGUMENTS_channel_sum(POINTER, INTEGER)                                                   \
     POINTER(const void, x) POINTER(float, out)                                                    \
-    INTEGER(rows) INTEGER(channels) INTEGER(wide) INTEGER(exponent) INTEGER(threads)
+    INTEGER(rows) INTEGER(channels) INTEGER(wide) EXPONENTS(POINTER, INTEGER, exponent)           \
+    INTEGER(threads)
 
 /* `out` may be x or y; a top that is not known is -1. Returns the top of the sum. */
 #define ARGUMENTS_add(POINTER, INTEGER)                                                           \
@@ -150,7 +158,8 @@
     POINTER(const void, x) POINTER(const int64_t, sums)                                           \
     POINTER(const float, weight) POINTER(const float, bias) POINTER(float, out)                   \
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
-    INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+    INTEGER(wide) INTEGER(bits) EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
+    INTEGER(threads)
 
 /* products[2][channels] for batch norm, [2][images][channels] for group norm. Returns the result's
  * top. */
@@ -158,20 +167,21 @@
     POINTER(const void, grad) POINTER(const void, x) POINTER(const int64_t, sums)                 \
     POINTER(const int64_t, products) POINTER(const float, weight) POINTER(float, out)             \
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
-    INTEGER(wide) INTEGER(grad_bits) INTEGER(bits) INTEGER(grad_exponent) INTEGER(exponent)       \
-    EPS(INTEGER) INTEGER(threads)
+    INTEGER(wide) INTEGER(grad_bits) INTEGER(bits) EXPONENTS(POINTER, INTEGER, grad_exponent)     \
+    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER) INTEGER(threads)
 
 /* For batch norm, images is 1. */
 #define ARGUMENTS_norm_weight_grad(POINTER, INTEGER)                                              \
     POINTER(const int64_t, sums) POINTER(const int64_t, products)                                 \
     POINTER(float, dweight) POINTER(float, dbias)                                                 \
     INTEGER(images) INTEGER(channels) INTEGER(groups) INTEGER(count)                              \
-    INTEGER(grad_exponent) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+    EXPONENTS(POINTER, INTEGER, grad_exponent) EXPONENTS(POINTER, INTEGER, exponent)              \
+    EPS(INTEGER) INTEGER(threads)
 
 /* Changes mean and var also where it returns NOT_FINITE. */
 #define ARGUMENTS_update_running(POINTER, INTEGER)                                                \
     POINTER(float, mean) POINTER(float, var) POINTER(const int64_t, sums)                         \
-    INTEGER(channels) INTEGER(count) INTEGER(exponent)                                            \
+    INTEGER(channels) INTEGER(count) EXPONENTS(POINTER, INTEGER, exponent)                        \
     INTEGER(momentum) INTEGER(momentum_exponent) INTEGER(threads)
 
 /* mean NULL: the input's gradient, where x is the incoming one. Returns the top of the result. */
@@ -179,33 +189,35 @@
     POINTER(const void, x) POINTER(const float, mean) POINTER(const float, var)                   \
     POINTER(const float, weight) POINTER(const float, bias) POINTER(float, out)                   \
     INTEGER(images) INTEGER(channels) INTEGER(pixels)                                             \
-    INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+    INTEGER(wide) INTEGER(bits) EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
+    INTEGER(threads)
 
 #define ARGUMENTS_frozen_norm_weight_grad(POINTER, INTEGER)                                       \
     POINTER(const int64_t, products) POINTER(const float, mean) POINTER(const float, var)         \
     POINTER(float, dweight)                                                                       \
-    INTEGER(channels) INTEGER(grad_exponent) INTEGER(exponent) EPS(INTEGER)
+    INTEGER(channels) EXPONENTS(POINTER, INTEGER, grad_exponent)                                  \
+    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)
 
 /* Rows of `size` elements; sums[2][rows] are written. Returns the top of the result. */
 #define ARGUMENTS_layer_norm(POINTER, INTEGER)                                                    \
     POINTER(const void, x) POINTER(const float, weight) POINTER(const float, bias)                \
     POINTER(float, out) POINTER(int64_t, sums)                                                    \
-    INTEGER(rows) INTEGER(size) INTEGER(wide) INTEGER(bits) INTEGER(exponent) EPS(INTEGER)        \
-    INTEGER(threads)
+    INTEGER(rows) INTEGER(size) INTEGER(wide) INTEGER(bits) EXPONENTS(POINTER, INTEGER, exponent) \
+    EPS(INTEGER) INTEGER(threads)
 
 #define ARGUMENTS_layer_norm_grad(POINTER, INTEGER)                                               \
     POINTER(const void, grad) POINTER(const void, x) POINTER(const int64_t, sums)                 \
     POINTER(const float, weight) POINTER(float, out) POINTER(float, dweight)                      \
     POINTER(float, dbias)                                                                         \
     INTEGER(rows) INTEGER(size) INTEGER(wide) INTEGER(grad_bits) INTEGER(bits)                    \
-    INTEGER(grad_exponent) INTEGER(exponent) EPS(INTEGER) INTEGER(threads)
+    INTEGER(grad_exponent) EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER) INTEGER(threads)
 
 /* ---- products ---- */
 
-/* The largest magnitude of one product, the products' exponent, and the bias of the result's
- * channels. Kernels with a bias return `extent_result` (products/extent.h). */
+/* The largest magnitude of one product, the products' exponent, or one for each group, and the bias
+ * of the result's channels. Kernels with a bias return `extent_result` (products/extent.h). */
 #define PRODUCTS(POINTER, INTEGER)                                                                \
-    INTEGER(wide) INTEGER(largest) INTEGER(exponent)                                              \
+    INTEGER(wide) INTEGER(largest) EXPONENTS(POINTER, INTEGER, exponent)                          \
     POINTER(const float, bias) INTEGER(bias_length) RANDOM(INTEGER) INTEGER(threads)
 
 /* x (n, h, w, c), weight (o, kernel_h, kernel_w, c / groups), grad (n, out_h, out_w, o), of which
@@ -218,7 +230,8 @@
     INTEGER(pad_w) INTEGER(dilation_h) INTEGER(dilation_w) INTEGER(groups)                        \
     PRODUCTS(POINTER, INTEGER)
 
-/* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. */
+/* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. Each
+ * matrix may have an exponent where there is no bias. */
 #define ARGUMENTS_matmul(POINTER, INTEGER)                                                        \
     POINTER(const void, a) POINTER(const void, b) POINTER(float, out)                             \
     INTEGER(batch) INTEGER(m) INTEGER(k) INTEGER(n)                                               \

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ....numerics import FixedPoint
-from ....numerics.float32 import to_float32
-from ....numerics.wide import multiply, to_float
+from ....numerics.wide import multiply, narrow, to_float
 from .coefficients import (
     affine,
     backward_coefficients,
@@ -14,7 +13,7 @@ from .coefficients import (
     forward_coefficients,
     parameter_of,
 )
-from .statistics import rstd_of, slope
+from .statistics import exponents_by_group, rstd_of, slope
 
 
 def batch_norm(
@@ -58,5 +57,5 @@ def batch_norm_weight_grad(
     """As `Backend.batch_norm_weight_grad`."""
     rstd = rstd_of(sums, count, x, eps)
     dweight = slope(sums[0], products, count, rstd)
-    exponent = int(grad.exponent) + int(x.exponent)
-    return to_float(dweight.shifted(exponent)), to_float32(products[0], grad.exponent)
+    of_grad, of_x = (exponents_by_group(t, rstd.mantissa.shape) for t in (grad, x))
+    return to_float(dweight.shifted(of_grad + of_x)), to_float(narrow(products[0], of_grad))

@@ -20,7 +20,7 @@ from ....numerics.wide import (
     to_integers,
     top_exponent,
 )
-from .statistics import exactly, planes_of, scatter
+from .statistics import exactly, exponents_by_group, planes_of, scatter
 
 SCALE_BITS = 22
 
@@ -34,7 +34,8 @@ def forward_coefficients(
     the exponent.
     """
     constant = scatter(sums, count).mantissa == 0
-    scale = Wide(torch.where(constant, 0, scale.mantissa), scale.exponent + int(x.exponent))
+    scale = Wide(torch.where(constant, 0, scale.mantissa), scale.exponent)
+    scale = scale.shifted(exponents_by_group(x, sums.shape[1:]))
     exponent = shared(top_exponent(scale, SCALE_BITS), top_exponent(offset, SCALE_BITS + x.bits))
     a = to_integers(scale, exponent)
     means, shape = exactly(lambda a, s: divide_even(a * s, count), a, sums[0])
@@ -68,7 +69,7 @@ def backward_coefficients(
         count: elements of a group.
     """
     device = sums.device
-    scale = scale.shifted(int(grad.exponent))
+    scale = scale.shifted(exponents_by_group(grad, sums.shape[1:])[..., None])
     highest = top_exponent(scale, SCALE_BITS).amax(1)
     p = to_integers(scale, highest[:, None])
     s1, h1, h2 = sums[0].tolist(), products[0].tolist(), products[1].tolist()
@@ -78,7 +79,7 @@ def backward_coefficients(
     ]
     cov = divide(from_integers(covariances, device), from_integers([count * count], device)[0])
     slope = -multiply(multiply(cov, rstd), rstd)
-    slope = Wide(slope.mantissa, slope.exponent + highest).shifted(2 * int(x.exponent))
+    slope = slope.shifted(highest + 2 * exponents_by_group(x, sums.shape[1:]))
     exponent = shared(highest, top_exponent(slope, SCALE_BITS + grad.bits - x.bits))
     p, q = to_integers(scale, exponent[:, None]), to_integers(slope, exponent)
     means = [

@@ -19,6 +19,7 @@ from ....numerics.wide import (
     top_exponent,
 )
 from .coefficients import SCALE_BITS, affine, parameter_of, shared
+from .statistics import exponents_by_group
 
 
 def frozen_norm(
@@ -33,7 +34,7 @@ def frozen_norm(
     rstd = _rstd(var, eps)
     scale = multiply(parameter_of(weight, 1, len(var), x), rstd)
     offset = add(parameter_of(bias, 0, len(var), x), -multiply(from_float(mean), scale))
-    scale = scale.shifted(int(x.exponent))
+    scale = scale.shifted(exponents_by_group(x, var.shape))
     exponent = shared(top_exponent(scale, SCALE_BITS), top_exponent(offset, SCALE_BITS + x.bits))
     a, b = to_integers(scale, exponent), to_integers(offset, exponent)
     return affine(x, a[None], b[None], exponent[None])
@@ -42,7 +43,8 @@ def frozen_norm(
 def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """As `Backend.frozen_norm_grad`."""
     rstd = _rstd(var, eps)
-    scale = multiply(parameter_of(weight, 1, len(var), grad), rstd).shifted(int(grad.exponent))
+    scale = multiply(parameter_of(weight, 1, len(var), grad), rstd)
+    scale = scale.shifted(exponents_by_group(grad, var.shape))
     exponent = shared(top_exponent(scale, SCALE_BITS))
     p = to_integers(scale, exponent)
     return affine(grad, p[None], torch.zeros_like(p)[None], exponent[None])
@@ -52,9 +54,10 @@ def frozen_norm_weight_grad(
     grad: FixedPoint, x: FixedPoint, products: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> Tensor:
     """As `Backend.frozen_norm_weight_grad`."""
-    total = narrow(products[1], 0).shifted(int(x.exponent))
+    total = narrow(products[1], exponents_by_group(x, var.shape))
     centred = add(total, -multiply(from_float(mean), narrow(products[0], 0)))
-    return to_float(multiply(centred, _rstd(var, eps)).shifted(int(grad.exponent)))
+    dweight = multiply(centred, _rstd(var, eps))
+    return to_float(dweight.shifted(exponents_by_group(grad, var.shape)))
 
 
 def _rstd(var: Tensor, eps: float) -> Wide:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ....numerics import FixedPoint
-from ....numerics.float32 import to_float32
-from ....numerics.wide import add, multiply, narrow, to_float
+from ....numerics.wide import Wide, add, multiply, narrow, to_float
 from ...host.norm import group_size
 from .coefficients import (
     affine,
@@ -16,7 +14,7 @@ from .coefficients import (
     forward_coefficients,
     parameter_of,
 )
-from .statistics import rstd_of, slope
+from .statistics import exponents_by_group, rstd_of, slope
 
 
 def group_norm(
@@ -42,7 +40,7 @@ def group_norm_grad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `Backend.group_norm_grad`.
 
-    Images add to the weight's gradient one after another, as wide numbers.
+    Images add to the parameters' gradients one after another, as wide numbers.
     """
     (images, groups), channels = sums.shape[1:], x.mantissa.shape[1]
     count, members = group_size(x, sums), channels // groups
@@ -60,10 +58,16 @@ def group_norm_grad(
     )
     groupwise = (v[:, None].expand_as(p) for v in (q, r, exponent))
     dx = bilinear(grad, x, *(v.reshape(images, channels) for v in (p, *groupwise)))
-    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).view((images, channels))
-    total = products[0].sum(0).flatten()
-    dweight = narrow(torch.zeros_like(total), 0)
+    of_grad, of_x = (exponents_by_group(t, sums.shape[1:])[..., None] for t in (grad, x))
+    slopes = slope(sums[0, ..., None], products, count, rstd[..., None]).shifted(of_grad + of_x)
+    totals = narrow(products[0], of_grad)
+    dweight, dbias = (_sum_of_images(v.view((images, channels))) for v in (slopes, totals))
+    return dx, to_float(dweight), to_float(dbias)
+
+
+def _sum_of_images(values: Wide) -> Wide:
+    images, channels = values.mantissa.shape
+    total = narrow(values.mantissa.new_zeros(channels), 0)
     for i in range(images):
-        dweight = add(dweight, slopes[i])
-    dweight = dweight.shifted(int(grad.exponent) + int(x.exponent))
-    return dx, to_float(dweight), to_float32(total, grad.exponent)
+        total = add(total, values[i])
+    return total

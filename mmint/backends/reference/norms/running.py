@@ -7,7 +7,7 @@ from torch import Tensor
 from ....numerics import FixedPoint, scalar
 from ....numerics.wide import add, divide, from_float, from_integers, multiply, narrow, to_float
 from ...host.checks import checked_count
-from .statistics import scatter
+from .statistics import exponents_by_group, scatter
 
 
 def update_running(
@@ -17,7 +17,7 @@ def update_running(
 
     The batch's variance is ``V / (n * (n - 1))``.
     """
-    exponent, device = int(x.exponent), sums.device
+    exponent, device = exponents_by_group(x, mean.shape), sums.device
     divisors = from_integers([checked_count(count, 2), count * (count - 1)], device)
     batch_mean = divide(narrow(sums[0], 0), divisors[0]).shifted(exponent)
     batch_var = divide(scatter(sums, count), divisors[1]).shifted(2 * exponent)

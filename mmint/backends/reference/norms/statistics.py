@@ -30,6 +30,12 @@ def planes_of(x: FixedPoint) -> Tensor:
     return x.mantissa.to(torch.int64).reshape(*size[:2], size[2:].numel())
 
 
+def exponents_by_group(x: FixedPoint, groups: torch.Size) -> Tensor:
+    """The exponent of each of ``groups`` (a shape), int64; without dimensions if all share it."""
+    exponent = x.exponent.to(torch.int64)
+    return exponent.view(groups) if exponent.dim() else exponent
+
+
 def scatter(sums: Tensor, count: int) -> Wide:
     """``V = n * S2 - S1**2`` of sums (2, ...)."""
     values, shape = exactly(lambda s1, s2: count * s2 - s1 * s1, *sums)
@@ -39,7 +45,7 @@ def scatter(sums: Tensor, count: int) -> Wide:
 def rstd_of(sums: Tensor, count: int, x: FixedPoint, eps: float) -> Wide:
     """``1 / sqrt(var + eps)`` of sums (2, ...); ``eps`` is positive."""
     square = from_integers([checked_count(count, 1) ** 2], sums.device)[0]
-    var = divide(scatter(sums, count), square).shifted(2 * int(x.exponent))
+    var = divide(scatter(sums, count), square).shifted(2 * exponents_by_group(x, sums.shape[1:]))
     return rsqrt(add(var, from_number(eps, sums.device)))
 
 

@@ -136,7 +136,7 @@ INLINE uint32_t forward_body(const forward_t *f, long row, int16_t *scratch, int
         sums8((const int8_t *)x, (const int8_t *)x, a->size, sum);
     sums[row] = sum[0];
     sums[a->rows + row] = sum[1];
-    const int exponent = (int)a->exponent;
+    const int exponent = exponent_at(EXPONENTS_OF(a, exponent), row);
     const spread_t spread = spread_of(sum[0], sum[1], a->size, exponent, f->eps);
     const coefficients_t c = normalising(spread, sum[0], a->size, exponent, (int)a->bits);
     normalise_body(x, scratch, a->size, &c, f->normalised_exponent, wide);
@@ -151,7 +151,7 @@ INLINE uint32_t backward_body(const backward_t *b, long row, int16_t *scratch, g
     const int64_t s1 = a->sums[row];
     const int64_t s2 = a->sums[a->rows + row];
     int64_t products[2] = {0, 0};
-    const int exponent = (int)a->exponent, bits = (int)a->bits;
+    const int exponent = exponent_at(EXPONENTS_OF(a, exponent), row), bits = (int)a->bits;
     const spread_t spread = spread_of(s1, s2, size, exponent, b->eps);
     coefficients_t c =
         scale_in_place(shifted(spread.rstd, (int)a->grad_exponent + b->weight_exponent));

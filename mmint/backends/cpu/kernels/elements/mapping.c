@@ -7,6 +7,7 @@
 #include "arguments.h"
 #include "arithmetic/mapping.h"
 #include "levels/level.h"
+#include "mapping_loops.h"
 #include "memory.h"
 #include "status.h"
 
@@ -24,13 +25,85 @@ uint32_t top_magnitude(const float *x, long n, int threads) {
     return top;
 }
 
-void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
-               int threads) {
+/* ---- exponents that blocks of elements share ---- */
+
+/* Element i has exponent of[i / run % count]. */
+typedef struct {
+    const int32_t *of;
+    long count, run;
+} blocks_t;
+
+/* The largest magnitude of each block. */
+static void tops_of_blocks(const float *x, long n, long count, long run, int32_t *tops,
+                           int threads) {
+    enum { SHORT = 32 };
+    if (count == 1) {
+        tops[0] = (int32_t)top_magnitude(x, n, threads);
+        return;
+    }
+    memset(tops, 0, sizeof *tops * (size_t)count);
+    const long part = n ? div_up(SHORT, run) : 1;
+#pragma omp parallel for num_threads(threads) if (n > CHUNK)
+    for (long first = 0; first < count; first += part)
+        for (long period = 0; period < n; period += count * run)
+            for (long b = first; b < least(count, first + part); b++) {
+                const uint32_t *block = (const uint32_t *)x + period + b * run;
+                const uint32_t top = run < SHORT ? top_loop(block, run) : level->top(block, run);
+                if ((int32_t)top > tops[b]) tops[b] = (int32_t)top;
+            }
+}
+
+/* Zeros are rounded alike at any exponent. */
+INLINE int rounding_exponent(const blocks_t *e, long block) {
+    return e->of[block] == ZEROS_EXPONENT ? 0 : e->of[block];
+}
+
+/* Exponents of elements first ... first + n - 1; returns the lowest. */
+static int spread_exponents(const blocks_t *e, long first, long n, int32_t *out) {
+    long block = first / e->run % e->count, end = e->run - first % e->run;
+    int lowest = rounding_exponent(e, block);
+    for (long i = 0; i < n; end += e->run) {
+        const int here = rounding_exponent(e, block);
+        for (; i < least(n, end); i++) out[i] = here;
+        lowest = (int)least(lowest, here);
+        block = block + 1 == e->count ? 0 : block + 1;
+    }
+    return lowest;
+}
+
+/* As `level->round`. */
+static void round_blocks(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
+                         const philox_key *key) {
+    enum { MIXED = 2048 };
+    int32_t exponents[MIXED];
+    for (long i = 0, count; i < n; i += count) {
+        const long at = first + i, alike = least(n - i, e->run - at % e->run);
+        void *to = (char *)out + (wide ? 2 : 1) * i;
+        count = least(n - i, MIXED);
+        if (alike >= count) {
+            count = alike == n - i ? alike : alike / GROUP * GROUP;
+            const int exponent = rounding_exponent(e, at / e->run % e->count);
+            level->round(x + i, to, at, count, exponent, wide, key);
+        } else if (scale_does(spread_exponents(e, at, count, exponents))) {
+            level->round_each(x + i, to, at, count, exponents, wide, key);
+        } else {
+            round_each_loop(x + i, to, at, count, exponents, wide, key);
+        }
+    }
+}
+
+static void round_blocks_all(const float *x, void *out, long n, const blocks_t *exponents, int wide,
+                             const philox_key *key, int threads) {
     const long chunks = div_up(n, CHUNK);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
     for (long c = 0; c < chunks; c++)
-        level->round(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
-                     least(CHUNK, n - c * CHUNK), exponent, wide, key);
+        round_blocks(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
+                     least(CHUNK, n - c * CHUNK), exponents, wide, key);
+}
+
+void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
+               int threads) {
+    round_blocks_all(x, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
 }
 
 /* ---- (C, pixels) to (pixels, C), bytes ---- */
@@ -51,7 +124,7 @@ void channels_last(const int8_t *from, int8_t *to, long images, long channels, l
 enum { BLOCK_CHANNELS = 64, BLOCK_PIXELS = 2048 };
 
 static int round_channels_last(const float *x, int8_t *out, long images, long channels, long pixels,
-                               int exponent, const philox_key *key, int threads) {
+                               const blocks_t *exponents, const philox_key *key, int threads) {
     const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
     const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
     const long row = pixels == size ? size : size + GROUP;
@@ -73,13 +146,14 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             int8_t *to = out + (n * pixels + p) * channels + c;
             if (strips == 1) { /* the channels follow each other */
                 const long from = first / GROUP * GROUP;
-                level->round(x + from, block, from, first - from + here * pixels, exponent, 0, key);
+                round_blocks(x + from, block, from, first - from + here * pixels, exponents, 0,
+                             key);
                 level->transpose(block + (first - from), pixels, to, channels, here, pixels);
                 continue;
             }
             for (long i = 0; i < here; i++) {
                 const long at = first + i * pixels, from = at / GROUP * GROUP;
-                level->round(x + from, block + i * row, from, at - from + count, exponent, 0, key);
+                round_blocks(x + from, block + i * row, from, at - from + count, exponents, 0, key);
                 if (at > from)
                     memmove(block + i * row, block + i * row + (at - from), (size_t)count);
             }
@@ -96,16 +170,20 @@ int64_t quantize(const quantize_args *a) {
     const int wide = a->bits > 8, threads = (int)a->threads;
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
     const float *x = a->x;
-    const uint32_t top = a->top < 0 ? top_magnitude(x, n, threads) : (uint32_t)a->top;
-    if (!is_finite(top)) return NOT_FINITE;
-    const int exponent = exponent_of(top, (int)a->bits);
+    int32_t *exponents = a->exponents;
+    if (!a->tops) tops_of_blocks(x, n, a->count, a->run, exponents, threads);
+    for (long i = 0; i < a->count; i++) {
+        const uint32_t top = (uint32_t)(a->tops ? a->tops : exponents)[i];
+        if (!is_finite(top)) return NOT_FINITE;
+        exponents[i] = !top && a->count > 1 ? ZEROS_EXPONENT : exponent_of(top, (int)a->bits);
+    }
+    const blocks_t blocks = {exponents, a->count, a->run};
     const philox_key *drawn = a->stochastic ? &key : NULL;
-    if (!transposed)
-        round_all(x, a->out, n, exponent, wide, drawn, threads);
-    else if (round_channels_last(x, a->out, a->images, a->channels, a->pixels, exponent, drawn,
-                                 threads))
-        return NO_MEMORY;
-    return exponent;
+    if (transposed)
+        return round_channels_last(x, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
+                                   threads);
+    round_blocks_all(x, a->out, n, &blocks, wide, drawn, threads);
+    return OK;
 }
 
 /* ---- back ---- */
@@ -176,7 +254,8 @@ int64_t channel_sum(const channel_sum_args *a) {
         }
         free(sum);
     }
-    if (!failed) dequantize_some(total, a->out, channels, 8, a->exponent);
+    for (long c = 0; !failed && c < channels; c++)
+        a->out[c] = dequantize_one(total[c], exponent_at(EXPONENTS_OF(a, exponent), c));
     free(total);
     return failed ? NO_MEMORY : OK;
 }

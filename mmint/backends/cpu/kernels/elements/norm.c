@@ -13,14 +13,14 @@ enum { MANY = 256 /* groups that are worth a second thread */ };
 typedef struct {
     long channels, groups, count;
     const int64_t *s1, *s2;
-    int exponent;
+    exponents_t exponents;
     wide_t eps;
 } statistics_t;
 
 static statistics_t statistics(const int64_t *s1, long images, long channels, long groups,
-                               long count, int64_t exponent, wide_t eps) {
+                               long count, exponents_t exponents, wide_t eps) {
     const long all = groups ? images * groups : channels;
-    return (statistics_t){channels, groups, count, s1, s1 + all, (int)exponent, eps};
+    return (statistics_t){channels, groups, count, s1, s1 + all, exponents, eps};
 }
 
 INLINE long group_of(const statistics_t *s, long image, long channel) {
@@ -28,7 +28,8 @@ INLINE long group_of(const statistics_t *s, long image, long channel) {
 }
 
 static spread_t spread_in(const statistics_t *s, long group) {
-    return spread_of(s->s1[group], s->s2[group], s->count, s->exponent, s->eps);
+    return spread_of(s->s1[group], s->s2[group], s->count, exponent_at(s->exponents, group),
+                     s->eps);
 }
 
 /* `fallback` where there is no parameter. Is it not finite? */
@@ -38,8 +39,8 @@ static int parameter(const float *values, long channel, int fallback, wide_t *wi
 }
 
 int64_t norm(const norm_args *a) {
-    const statistics_t s =
-        statistics(a->sums, a->images, a->channels, a->groups, a->count, a->exponent, EPS_OF(a));
+    const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
+                                      EXPONENTS_OF(a, exponent), EPS_OF(a));
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
     coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
     if (!made) return NO_MEMORY;
@@ -53,8 +54,8 @@ int64_t norm(const norm_args *a) {
             wide_t weight, bias;
             failed |= parameter(a->weight, at % a->channels, 1, &weight) |
                       parameter(a->bias, at % a->channels, 0, &bias);
-            made[at] = forward_coefficients(forward_scale(weight, spread, a->exponent), bias,
-                                            s.s1[group], a->count, (int)a->bits);
+            const wide_t scale = forward_scale(weight, spread, exponent_at(s.exponents, group));
+            made[at] = forward_coefficients(scale, bias, s.s1[group], a->count, (int)a->bits);
         }
     }
     const planes_t planes = {a->x,        NULL,      a->out,       a->images,
@@ -66,8 +67,8 @@ int64_t norm(const norm_args *a) {
 }
 
 int64_t norm_grad(const norm_grad_args *a) {
-    const statistics_t s =
-        statistics(a->sums, a->images, a->channels, a->groups, a->count, a->exponent, EPS_OF(a));
+    const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
+                                      EXPONENTS_OF(a, exponent), EPS_OF(a));
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
     const int64_t *h1 = a->products, *h2 = h1 + rows * a->channels;
     coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
@@ -79,13 +80,15 @@ int64_t norm_grad(const norm_grad_args *a) {
         if (result) continue;
         const long group = first / members;
         const wide_t rstd = spread_in(&s, group).rstd;
+        const int grad_exponent = exponent_at(EXPONENTS_OF(a, grad_exponent), group);
         for (long at = first; at < first + members; at++) {
             wide_t weight;
             failed |= parameter(a->weight, at % a->channels, 1, &weight);
-            made[at] = scale_in_place(shifted(multiply(weight, rstd), (int)a->grad_exponent));
+            made[at] = scale_in_place(shifted(multiply(weight, rstd), grad_exponent));
         }
         backward_coefficients(made + first, members, rstd, s.s1[group], h1 + first, h2 + first,
-                              a->count, (int)(a->grad_bits - a->bits), (int)a->exponent);
+                              a->count, (int)(a->grad_bits - a->bits),
+                              exponent_at(s.exponents, group));
     }
     if (!result && failed) result = NOT_FINITE;
     const planes_t planes = {a->grad,     a->x,      a->out,       a->images,
@@ -97,23 +100,24 @@ int64_t norm_grad(const norm_grad_args *a) {
 
 /* Images add one after another. */
 int64_t norm_weight_grad(const norm_weight_grad_args *a) {
-    const statistics_t s =
-        statistics(a->sums, a->images, a->channels, a->groups, a->count, a->exponent, EPS_OF(a));
+    const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
+                                      EXPONENTS_OF(a, exponent), EPS_OF(a));
     const int64_t *h1 = a->products, *h2 = h1 + a->images * a->channels;
     const wide_t count = from_integer(a->count);
 #pragma omp parallel for num_threads((int)a->threads) if (a->images * a->channels > MANY)
     for (long c = 0; c < a->channels; c++) {
-        wide_t slope = {0, 0};
-        int64_t total = 0;
+        wide_t slope = {0, 0}, total = {0, 0};
         for (long n = 0; n < a->images; n++) {
             const long group = group_of(&s, n, c), at = n * a->channels + c;
+            const int grad_exponent = exponent_at(EXPONENTS_OF(a, grad_exponent), group);
             const wide_t covariance =
                 from_integer((int128_t)a->count * h2[at] - (int128_t)s.s1[group] * h1[at]);
-            slope = plus(slope, multiply(divide(covariance, count), spread_in(&s, group).rstd));
-            total += h1[at];
+            const wide_t here = multiply(divide(covariance, count), spread_in(&s, group).rstd);
+            slope = plus(slope, shifted(here, grad_exponent + exponent_at(s.exponents, group)));
+            total = plus(total, narrow(h1[at], grad_exponent));
         }
-        a->dweight[c] = to_float(shifted(slope, a->grad_exponent + a->exponent));
-        a->dbias[c] = dequantize_one(total, a->grad_exponent);
+        a->dweight[c] = to_float(slope);
+        a->dbias[c] = to_float(total);
     }
     return OK;
 }
@@ -135,8 +139,9 @@ int64_t update_running(const update_running_args *a) {
         const wide_t batch_var = divide(scatter_of(s1[c], s2[c], a->count), pairs);
         wide_t old_mean, old_var;
         failed |= parameter(a->mean, c, 0, &old_mean) | parameter(a->var, c, 0, &old_var);
-        mean[c] = to_float(moved(old_mean, shifted(batch_mean, a->exponent), factor));
-        var[c] = to_float(moved(old_var, shifted(batch_var, 2 * a->exponent), factor));
+        const int exponent = exponent_at(EXPONENTS_OF(a, exponent), c);
+        mean[c] = to_float(moved(old_mean, shifted(batch_mean, exponent), factor));
+        var[c] = to_float(moved(old_var, shifted(batch_var, 2 * exponent), factor));
     }
     return failed ? NOT_FINITE : OK;
 }
@@ -163,7 +168,8 @@ int64_t frozen_norm(const frozen_norm_args *a) {
         }
         const wide_t scale = multiply(weight, rstd);
         const wide_t offset = plus(bias, negated(multiply(mean, scale)));
-        made[c] = forward_coefficients(shifted(scale, a->exponent), offset, 0, 1, (int)a->bits);
+        const int exponent = exponent_at(EXPONENTS_OF(a, exponent), c);
+        made[c] = forward_coefficients(shifted(scale, exponent), offset, 0, 1, (int)a->bits);
     }
     const planes_t planes = {a->x,        NULL,      a->out,       a->images,
                              a->channels, a->pixels, (int)a->wide, (int)a->threads};
@@ -178,9 +184,10 @@ int64_t frozen_norm_weight_grad(const frozen_norm_weight_grad_args *a) {
         wide_t rstd, mean;
         if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->mean, c, 0, &mean))
             return NOT_FINITE;
-        const wide_t total = shifted(narrow(h2[c], 0), a->exponent);
+        const wide_t total = narrow(h2[c], exponent_at(EXPONENTS_OF(a, exponent), c));
         const wide_t centred = plus(total, negated(multiply(mean, narrow(h1[c], 0))));
-        a->dweight[c] = to_float(shifted(multiply(centred, rstd), a->grad_exponent));
+        const int grad_exponent = exponent_at(EXPONENTS_OF(a, grad_exponent), c);
+        a->dweight[c] = to_float(shifted(multiply(centred, rstd), grad_exponent));
     }
     return OK;
 }

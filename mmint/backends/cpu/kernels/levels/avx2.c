@@ -263,9 +263,10 @@ static uint32_t top_avx2(const uint32_t *x, long n) {
     return top;
 }
 
-/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
+/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. `exponents` are
+ * those of the elements, or NULL where they share `scale`. */
 INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next, __m256 scale,
-                        int wide, const philox_constants *key) {
+                        const int32_t *exponents, int wide, const philox_constants *key) {
     __m256i made[4];
     philox_lanes lanes;
     if (key) lanes = philox_start(next);
@@ -276,6 +277,7 @@ INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next
         for (int i = 0; i < 2; i++) {
             __m256i *to = &made[d % 2 * 2 + i];
             const __m256 v = _mm256_loadu_ps(x + 8 * i);
+            if (exponents) scale = rounding_scales(exponents + 16 * d + 8 * i, key != NULL);
             if (key && !wide)
                 *to = fine_mantissas(v, scale, drawn_by(drawn, d, i));
             else
@@ -290,29 +292,45 @@ INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next
     if (key) philox_lanes_words(&lanes, key, drawn);
 }
 
-#define ROUND_RUN(name, WIDE, KEY)                                                        \
-    static void name(const float *x, void *out, long first, long n, int exponent,         \
-                     const philox_constants *key) {                                       \
-        const __m256 scale = rounding_scale(exponent, (KEY) != NULL);                     \
-        const int size = (WIDE) ? 2 : 1;                                                  \
-        uint64_t next = (uint64_t)first / GROUP;                                          \
-        drawn_t drawn = {{{_mm256_setzero_si256()}}};                                     \
-        long i = 0;                                                                       \
-        if (KEY) philox_vectors(key, next, &drawn);                                       \
-        for (; i + GROUP <= n; i += GROUP)                                                \
-            round_block(x + i, (char *)out + size * i, &drawn, ++next, scale, WIDE, KEY); \
-        if (i < n) {                                                                      \
-            float rest[GROUP] = {0};                                                      \
-            int16_t made[GROUP];                                                          \
-            memcpy(rest, x + i, 4 * (size_t)(n - i));                                     \
-            round_block(rest, made, &drawn, ++next, scale, WIDE, KEY);                    \
-            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));               \
-        }                                                                                 \
+#define ROUND_RUN(name, WIDE, KEY, EACH)                                                      \
+    static void name(const float *x, void *out, long first, long n, const int32_t *e,         \
+                     const philox_constants *key) {                                           \
+        const __m256 scale = rounding_scale(*e, (KEY) != NULL);                               \
+        const int size = (WIDE) ? 2 : 1;                                                      \
+        uint64_t next = (uint64_t)first / GROUP;                                              \
+        drawn_t drawn = {{{_mm256_setzero_si256()}}};                                         \
+        long i = 0;                                                                           \
+        if (KEY) philox_vectors(key, next, &drawn);                                           \
+        for (; i + GROUP <= n; i += GROUP)                                                    \
+            round_block(x + i, (char *)out + size * i, &drawn, ++next, scale,                 \
+                        (EACH) ? e + i : NULL, WIDE, KEY);                                    \
+        if (i < n) {                                                                          \
+            float rest[GROUP] = {0};                                                          \
+            int16_t made[GROUP];                                                              \
+            memcpy(rest, x + i, 4 * (size_t)(n - i));                                         \
+            round_block(rest, made, &drawn, ++next, scale, (EACH) ? e + i : NULL, WIDE, KEY); \
+            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                   \
+        }                                                                                     \
     }
-ROUND_RUN(round_stochastic8, 0, key)
-ROUND_RUN(round_stochastic16, 1, key)
-ROUND_RUN(round_even8, 0, NULL)
-ROUND_RUN(round_even16, 1, NULL)
+ROUND_RUN(round_stochastic8, 0, key, 0)
+ROUND_RUN(round_stochastic16, 1, key, 0)
+ROUND_RUN(round_even8, 0, NULL, 0)
+ROUND_RUN(round_even16, 1, NULL, 0)
+ROUND_RUN(round_each_stochastic8, 0, key, 1)
+ROUND_RUN(round_each_stochastic16, 1, key, 1)
+ROUND_RUN(round_each_even8, 0, NULL, 1)
+ROUND_RUN(round_each_even16, 1, NULL, 1)
+
+static void round_each_avx2(const float *x, void *out, long first, long n, const int32_t *exponents,
+                            int wide, const philox_key *key) {
+    if (!key) {
+        (wide ? round_each_even16 : round_each_even8)(x, out, first, n, exponents, NULL);
+        return;
+    }
+    const philox_constants constants = philox_constants_of(key, 0);
+    (wide ? round_each_stochastic16 : round_each_stochastic8)(x, out, first, n, exponents,
+                                                              &constants);
+}
 
 static void round_avx2(const float *x, void *out, long first, long n, int exponent, int wide,
                        const philox_key *key) {
@@ -320,9 +338,9 @@ static void round_avx2(const float *x, void *out, long first, long n, int expone
         round_loop(x, out, first, n, exponent, wide, key);
     } else if (key) {
         const philox_constants constants = philox_constants_of(key, 0);
-        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, exponent, &constants);
+        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, &exponent, &constants);
     } else {
-        (wide ? round_even16 : round_even8)(x, out, first, n, exponent, NULL);
+        (wide ? round_even16 : round_even8)(x, out, first, n, &exponent, NULL);
     }
 }
 
@@ -488,6 +506,7 @@ void fill_avx2(level_t *t) {
     t->winograd_grad_output = winograd_grad_output_loop;
     t->top = top_avx2;
     t->round = round_avx2;
+    t->round_each = round_each_avx2;
     t->transpose = transpose_avx2;
     t->add = add_avx2;
     t->relu = relu_avx2;

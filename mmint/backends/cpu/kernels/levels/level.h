@@ -44,9 +44,9 @@ typedef struct {
                          int count, int wide);
     /* sum[c] += a[c] * b[c] */
     void (*add_products)(int32_t *sum, const void *a, const void *b, long n, int wide);
-    /* made[c] = (sum[c] + bias[c]) * scale, noted in lane 0 of `seen`. */
-    void (*finish_row)(float *made, const int32_t *sum, const int32_t *bias, float scale, long n,
-                       struct extent *seen);
+    /* made[c] = (sum[c] + bias[c]) * scales[c], noted in lane 0 of `seen`. */
+    void (*finish_row)(float *made, const int32_t *sum, const int32_t *bias, const float *scales,
+                       long n, struct extent *seen);
     void (*winograd_filters)(const struct winograd_job *s, long panel, int32_t *to, long stride,
                              struct winograd_points *made);
     void (*winograd_inputs)(const struct winograd_job *s, const struct winograd_places *at,
@@ -65,6 +65,10 @@ typedef struct {
      * multiple of GROUP; rounded to nearest where `key` is NULL. */
     void (*round)(const float *x, void *out, long first, long n, int exponent, int wide,
                   const struct philox_key *key);
+    /* The same with an exponent for each element, in memory for whole groups of random bits, all of
+     * them such that `scale_does`. */
+    void (*round_each)(const float *x, void *out, long first, long n, const int32_t *exponents,
+                       int wide, const struct philox_key *key);
     /* to[p * to_row + c] = from[c * from_row + p] */
     void (*transpose)(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
                       long pixels);

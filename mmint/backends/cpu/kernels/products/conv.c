@@ -15,14 +15,6 @@ static int is_depthwise(const conv2d_args *a) {
     return a->groups > 1 && a->groups == a->c && a->groups == a->o;
 }
 
-/* The finish of one group's channels. */
-static finish_t finish_from(const finish_t *f, long first) {
-    finish_t part = *f;
-    part.bias32 += first;
-    if (part.bias) part.bias += first;
-    return part;
-}
-
 /* The taps of the kernel: offsets (dy, dx) into the input, and into a filter (in bytes). */
 typedef struct {
     long *dy, *dx, *filter, count;
@@ -115,13 +107,12 @@ int64_t conv2d(const conv2d_args *a) {
     const long depth = channels * a->kernel_h * a->kernel_w;
     int status;
     extent_t seen = {{0}, {0}};
-    void *buffer = NULL;
-    finish_t finish;
+    finish_t *finish = NULL;
     taps_t t;
     status = taps_allocate(&t, a->kernel_h * a->kernel_w, a->c);
     if (!status)
-        status = finish_prepare(&finish, BIAS_OF(a), a->exponent, (double)a->largest * depth, a->o,
-                                0, &buffer);
+        status = finish_prepare(&finish, a->groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
+                                (double)a->largest * depth, a->o, 0);
     if (!status) taps_forward(&t, a, channels);
     const winograd_t fast = {.image = a->x,
                              .n = a->n,
@@ -136,7 +127,7 @@ int64_t conv2d(const conv2d_args *a) {
                              .pad_w = a->pad_w,
                              .dilation_h = a->dilation_h,
                              .dilation_w = a->dilation_w,
-                             .finish = &finish,
+                             .finish = finish,
                              .out = a->out,
                              .out_h = a->out_h,
                              .out_w = a->out_w};
@@ -144,7 +135,7 @@ int64_t conv2d(const conv2d_args *a) {
         status = winograd(&fast, (int)a->threads, &seen);
     } else if (!status && is_depthwise(a)) {
         char *weight = depthwise_weight(a, &t);
-        depthwise_t d = {.x = input_pixels(a, &t, 0, a->c), .finish = &finish, .weight = weight};
+        depthwise_t d = {.x = input_pixels(a, &t, 0, a->c), .finish = finish, .weight = weight};
         d.largest = (double)a->largest;
         d.out = a->out;
         d.image_stride = a->o * a->out_h * a->out_w;
@@ -155,8 +146,7 @@ int64_t conv2d(const conv2d_args *a) {
         free(weight);
     } else {
         for (long g = 0; !status && g < a->groups; g++) {
-            const finish_t here = finish_from(&finish, g * rows);
-            product_t p = {.b = input_pixels(a, &t, g, channels), .finish = &here};
+            product_t p = {.b = input_pixels(a, &t, g, channels), .finish = &finish[g]};
             p.a = (operand_t){.kind = ROWS, .wide = (int)a->wide, .lanes = rows};
             p.a.base = (const char *)a->weight + g * rows * depth * size;
             p.a.lane_stride = depth * size;
@@ -176,7 +166,7 @@ int64_t conv2d(const conv2d_args *a) {
         }
     }
     taps_free(&t);
-    free(buffer);
+    free(finish);
     return status ? status : extent_result(&seen);
 }
 
@@ -216,15 +206,14 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
     const long taps = a->kernel_h * a->kernel_w, filter = rows * taps * size;
     int status;
     extent_t seen = {{0}, {0}};
-    void *buffer = NULL;
-    finish_t finish;
+    finish_t *finish = NULL;
     taps_t t;
     status = taps_allocate(&t, taps, a->o);
     if (!status)
-        status = finish_prepare(&finish, BIAS_OF(a), a->exponent,
-                                (double)a->largest * channels * taps, a->c, 0, &buffer);
+        status = finish_prepare(&finish, a->groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
+                                (double)a->largest * channels * taps, a->c, 0);
     int done = 0;
-    if (!status && is_3x3(a)) status = winograd_input_grad(a, &finish, &seen, &done);
+    if (!status && is_3x3(a)) status = winograd_input_grad(a, finish, &seen, &done);
     const long phases = done ? 0 : a->stride_h * a->stride_w;
     for (long phase = 0; !status && phase < phases; phase++) {
         const long row = phase / a->stride_w, column = phase % a->stride_w;
@@ -243,7 +232,7 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
         float *out = a->out + row * a->w + column;
         if (is_depthwise(a)) {
             char *weight = depthwise_weight(a, &t);
-            depthwise_t d = {.x = grad, .finish = &finish, .largest = (double)a->largest};
+            depthwise_t d = {.x = grad, .finish = finish, .largest = (double)a->largest};
             d.x.base = (const char *)a->grad;
             d.x.channels = a->c;
             d.weight = weight;
@@ -257,8 +246,7 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
             continue;
         }
         for (long g = 0; !status && g < a->groups; g++) {
-            const finish_t here = finish_from(&finish, g * rows);
-            product_t p = {.b = grad, .finish = &here, .largest = (double)a->largest};
+            product_t p = {.b = grad, .finish = &finish[g], .largest = (double)a->largest};
             p.b.base = (const char *)a->grad + g * channels * size;
             p.b.channels = channels;
             p.a = (operand_t){.kind = COLUMNS, .wide = (int)a->wide, .lanes = rows};
@@ -279,13 +267,14 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
         }
     }
     taps_free(&t);
-    free(buffer);
+    free(finish);
     return status ? status : extent_result(&seen);
 }
 
 int64_t conv2d_weight_grad(const conv2d_args *a) {
     const long size = a->wide ? 2 : 1, channels = a->c / a->groups, rows = a->o / a->groups;
     const long taps = a->kernel_h * a->kernel_w;
+    const exponents_t exponents = EXPONENTS_OF(a, exponent);
     taps_t t;
     int status = taps_allocate(&t, taps, a->c);
     const winograd_grad_t fast = {.image = a->x,
@@ -299,7 +288,7 @@ int64_t conv2d_weight_grad(const conv2d_args *a) {
                                   .pad_w = a->pad_w,
                                   .dilation_h = a->dilation_h,
                                   .dilation_w = a->dilation_w,
-                                  .exponent = clamped_exponent(a->exponent),
+                                  .exponent = clamped_exponent(exponent_at(exponents, 0)),
                                   .out = a->out,
                                   .out_h = a->out_h,
                                   .out_w = a->out_w};
@@ -308,7 +297,7 @@ int64_t conv2d_weight_grad(const conv2d_args *a) {
         depthwise_weight_grad_t d = {.x = input_pixels(a, &t, 0, a->c)};
         d.grad = (const char *)a->grad;
         d.largest = (double)a->largest;
-        d.exponent = clamped_exponent(a->exponent);
+        d.exponents = exponents;
         d.out = a->out;
         status = depthwise_weight_grad(&d, (int)a->threads);
     } else if (!status && is_3x3(a) && winograd_grad_pays(&fast)) {
@@ -322,7 +311,7 @@ int64_t conv2d_weight_grad(const conv2d_args *a) {
             p.grad.channel_stride = a->o * size;
             p.grad.tap_offset = one_tap;
             p.largest = (double)a->largest;
-            p.exponent = clamped_exponent(a->exponent);
+            p.exponent = clamped_exponent(exponent_at(exponents, g));
             p.out = a->out + g * rows * channels * taps;
             status = weight_grad(&p, (int)a->threads);
         }
@@ -345,12 +334,12 @@ static operand_t matrix(const void *base, int wide, long lanes, long depth, long
 
 int64_t matmul(const matmul_args *a) {
     extent_t seen = {{0}, {0}};
-    void *buffer = NULL;
-    finish_t finish;
-    int status = finish_prepare(&finish, BIAS_OF(a), a->exponent, (double)a->largest * a->k, a->n,
-                                1, &buffer);
+    finish_t *finish = NULL;
+    const long groups = a->exponent_step ? a->batch : 1; /* of matrices that share an exponent */
+    int status = finish_prepare(&finish, groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
+                                (double)a->largest * a->k, groups > 1 ? groups : a->n, 1);
     if (!status) {
-        product_t p = {.finish = &finish, .largest = (double)a->largest, .images = 1, .grid_h = 1};
+        product_t p = {.finish = finish, .largest = (double)a->largest, .images = 1, .grid_h = 1};
         p.a = matrix(a->a, (int)a->wide, a->m, a->k, a->a_row, a->a_column);
         p.b = matrix(a->b, (int)a->wide, a->n, a->k, a->b_column, a->b_row);
         p.out = a->out;
@@ -358,9 +347,10 @@ int64_t matmul(const matmul_args *a) {
         p.row_stride = a->n;
         p.step_x = 1;
         const long size = a->wide ? 2 : 1;
-        const batch_t batch = {a->batch, a->a_batch * size, a->b_batch * size, a->m * a->n};
+        const batch_t batch = {a->batch, a->a_batch * size, a->b_batch * size, a->m * a->n,
+                               a->exponent_step};
         status = product_batch(&p, &batch, (int)a->threads, &seen);
     }
-    free(buffer);
+    free(finish);
     return status ? status : extent_result(&seen);
 }

@@ -17,7 +17,9 @@ int depthwise(const depthwise_t *p, int threads, extent_t *seen) {
     const long channels = x->channels, size = x->wide ? 2 : 1, taps = x->taps;
     const long per_image = x->pixels.grid_h * x->pixels.grid_w;
     const long limit = most(1, (long)(2147483647.0 / p->largest));
-    const int widened = taps > limit, fast = f->fast && !widened;
+    const int widened = taps > limit;
+    int fast = !widened;
+    for (long c = 0; c < channels; c++) fast &= f[c].fast;
     extent_t found = {{0}, {0}};
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(join : found)
@@ -53,11 +55,11 @@ int depthwise(const depthwise_t *p, int threads, extent_t *seen) {
                            at % x->pixels.grid_w * p->step_x;
                 if (widened) widen(wide + l * channels, sums + l * channels, channels);
                 if (fast)
-                    level->finish_row(made + l * channels, sums + l * channels, f->bias32, f->scale,
-                                      channels, &found);
+                    level->finish_row(made + l * channels, sums + l * channels, f->bias32,
+                                      f->scales, channels, &found);
                 for (long i = l * channels; !fast && i < (l + 1) * channels; i++) {
                     const int64_t sum = widened ? wide[i] : sums[i];
-                    made[i] = finish_one(f, sum, i - l * channels);
+                    made[i] = finish_one(&f[i - l * channels], sum, 0);
                     extent_take(&found, 0, sum != 0, made[i]);
                 }
             }
@@ -110,7 +112,8 @@ int depthwise_weight_grad(const depthwise_weight_grad_t *p, int threads) {
     }
     for (long c = 0; !failed && c < channels; c++)
         for (long t = 0; t < taps; t++)
-            p->out[c * taps + t] = dequantize_one(total[t * channels + c], p->exponent);
+            p->out[c * taps + t] = dequantize_one(total[t * channels + c],
+                                                  clamped_exponent(exponent_at(p->exponents, c)));
     free(total);
     return failed ? NO_MEMORY : OK;
 }

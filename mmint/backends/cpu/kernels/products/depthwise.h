@@ -5,7 +5,7 @@
 #include "finish.h"
 #include "operand.h"
 
-/* `x` holds the pixels (PIXELS, all channels); weight is (tap, channel). */
+/* `x` holds the pixels (PIXELS, all channels); weight is (tap, channel); each channel has a finish. */
 typedef struct {
     operand_t x;
     const char *weight;
@@ -22,7 +22,7 @@ typedef struct {
     operand_t x;
     const char *grad;
     double largest;
-    int exponent;
+    exponents_t exponents;
     float *out;
 } depthwise_weight_grad_t;
 

@@ -17,11 +17,11 @@ static inline void add_products_loop(int32_t *sum, const void *a, const void *b,
 }
 
 static inline void finish_row_loop(float *restrict made, const int32_t *restrict sum,
-                                   const int32_t *restrict bias, float scale, long n,
-                                   extent_t *restrict seen) {
+                                   const int32_t *restrict bias, const float *restrict scales,
+                                   long n, extent_t *restrict seen) {
     uint32_t any = seen->any[0], top = seen->top[0];
     for (long c = 0; c < n; c++) {
-        made[c] = (float)(sum[c] + bias[c]) * scale;
+        made[c] = (float)(sum[c] + bias[c]) * scales[c];
         const uint32_t magnitude = magnitude_bits(made[c]);
         any |= (uint32_t)sum[c];
         top = magnitude > top ? magnitude : top;

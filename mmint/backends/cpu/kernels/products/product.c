@@ -205,6 +205,7 @@ static product_t item_of(const product_t *p, const batch_t *batch, long i) {
     item.a.base += i * batch->a_step;
     item.b.base += i * batch->b_step;
     item.out += i * batch->out_step;
+    item.finish += i * batch->finish_step;
     return item;
 }
 

@@ -20,9 +20,10 @@ typedef struct {
 
 int product(const product_t *p, int threads, extent_t *seen);
 
-/* `count` products of one shape, so far apart: operands in bytes, results in elements. */
+/* `count` products of one shape, so far apart: operands in bytes, results in elements, and their
+ * finishes. */
 typedef struct {
-    long count, a_step, b_step, out_step;
+    long count, a_step, b_step, out_step, finish_step;
 } batch_t;
 
 int product_batch(const product_t *p, const batch_t *batch, int threads, extent_t *seen);
