@@ -81,7 +81,7 @@ def test_only_a_module_that_differs_from_what_is_around_gets_a_scope_and_an_entr
     table = format_report(convert(Net(), exclude=['after']))
     assert re.search(r'Squares +left alone +float +1 +0 +after', table)
     table = format_report(convert(Net(), layer_bits={'after': 12}))
-    assert re.search(r'Squares +class kept +partly integer +12 +1 +0 +after', table)
+    assert re.search(r'Squares +class kept +partly integer +12 +free +1 +0 +after', table)
 
 
 def test_a_second_conversion_includes_what_the_first_left_out():
@@ -129,7 +129,7 @@ def test_a_class_asks_for_bits_and_the_very_name_of_a_module_wins(stock, least, 
 def test_the_table_shows_what_a_class_asked_for():
     mmint.register_bits(Squares, 12)
     assert re.search(
-        r'Squares +class kept +partly integer +12 +1 +0 +after', format_report(convert(Net()))
+        r'Squares +class kept +partly integer +12 +free +1 +0 +after', format_report(convert(Net()))
     )
     mmint.register_bits(Squares, None)
     assert re.search(r'Squares +left alone +float +1 +0 +after', format_report(convert(Net())))

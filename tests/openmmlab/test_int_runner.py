@@ -32,8 +32,8 @@ def test_two_lines_make_a_stock_config_integer(tmp_path):
     assert optimizer.names[runner.model.head.bias] == 'head.bias'
     log = read_log(tmp_path)
     assert log.count('Integer layers, ') == 1
-    assert re.search(r'Conv2d +IntConv2d +integer +8 +2 +\d+ +stem, body', log)
-    assert re.search(r'BatchNorm2d +IntBatchNorm2d +integer +8 +1 +12 +norm', log)
+    assert re.search(r'Conv2d +IntConv2d +integer +8 +free +2 +\d+ +stem, body', log)
+    assert re.search(r'BatchNorm2d +IntBatchNorm2d +integer +8 +free +1 +12 +norm', log)
 
 
 def test_settings_reach_the_hook(tmp_path):

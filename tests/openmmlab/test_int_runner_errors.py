@@ -66,7 +66,8 @@ def test_bad_settings_stop_the_run_before_it_starts(tmp_path, settings, message)
 def test_what_is_no_dict_of_known_settings_is_refused(tmp_path, settings):
     cfg = integer(tmp_path)
     cfg.integer = settings
-    given = re.escape(f'integer = {settings!r}, a dict of bits, include, exclude, layer_bits is')
+    keys = 'bits, include, exclude, layer_bits, exponents'
+    given = re.escape(f'integer = {settings!r}, a dict of {keys} is')
     with pytest.raises(TypeError, match=f'^the config has {given} accepted: write integer = dict'):
         to_integer(cfg)
 

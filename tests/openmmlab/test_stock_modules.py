@@ -42,7 +42,7 @@ def test_the_factorisation_has_gradients_and_the_table_shows_its_bits(fresh_run)
 
     model = Hamburger(8, dict(MD_R=4), dict(type='GN', num_groups=2))
     table = format_report(convert(model))
-    assert re.search(r'NMF2D +class kept +partly integer +16 +1 +0 +ham', table)
+    assert re.search(r'NMF2D +class kept +partly integer +16 +free +1 +0 +ham', table)
     model(torch.randn(2, 8, 6, 6)).square().sum().backward()
     assert all(p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
 

@@ -223,7 +223,7 @@ def test_closure_is_called_once_and_its_loss_returned():
         return loss
 
     before = float(param.detach().square().sum())
-    assert float(optimizer.step(closure)) == before
+    assert optimizer.step(closure).item() == before
     assert float(param.detach().square().sum()) < before
 
 
