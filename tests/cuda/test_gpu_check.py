@@ -25,6 +25,7 @@ model = dict(
               loss=dict(type='CrossEntropyLoss')),
 )
 data_preprocessor = dict(num_classes=10, mean=[128] * 3, std=[64] * 3)
+train_dataloader = dict(dataset=dict(pipeline=[dict(type='PackInputs')]))
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
 """
 
