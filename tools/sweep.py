@@ -155,7 +155,7 @@ def attempt(config: str, kind: str, size: tuple[int, int] | None) -> dict[str, A
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f'{"/".join(Path(place.filename).parts[-2:])}:{place.lineno}'
-        message = ' '.join(str(error).split())[:120]
+        message = re.sub(r'\S*site-packages/', '', ' '.join(str(error).split()))[:120]
         return failed(f'{type(error).__name__}: {message} ({where})')
     return result | dict(seconds=round(time.monotonic() - started, 1))
 
