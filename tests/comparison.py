@@ -85,6 +85,12 @@ BLOCKS = [
 ]  # fmt: skip
 
 
+# Dense convolutions whose weights have an exponent for each channel of the result.
+DENSE = [
+    ((1, 24, 18, 17), (20, 24, 3, 3), Geometry(padding=(1, 1))),
+    ((2, 9, 8, 7), (7, 9, 3, 2), Geometry((2, 1), (1, 1))),
+    ((2, 40, 5, 5), (33, 40, 1, 1), Geometry()),
+]
 # Convolutions of groups with exponents of their own: input, weight, geometry.
 GROUPED = [
     ((2, 35, 14, 13), (35, 1, 3, 3), Geometry((2, 2), (1, 1), groups=35)),
@@ -339,6 +345,26 @@ class Comparison:
         arguments = 'conv2d_weight_grad', grad, x, weight_size, geometry
         assert_same(self.run(*arguments), reference.conv2d_weight_grad(*arguments[1:]))
         self.same('channel_sum', grad, 1)
+
+    def dense_weights(self, x_size, weight_size, geometry, bits=8, scale=1.0):
+        """Of a convolution and a matrix product; one channel is zeros."""
+        out_size = geometry.output_size(x_size[2:], weight_size[2:])
+        x, grad = (mantissas(s, bits) for s in (x_size, (x_size[0], weight_size[0], *out_size)))
+        weight, filters, channels = mantissas(weight_size), weight_size[0], weight_size[1]
+        weight.mantissa[2] = weight.mantissa[:, 3] = 0
+        forward, backward = freed(weight, (filters, 1, 1, 1)), freed(weight, (1, channels, 1, 1))
+        forward.exponent[2] = backward.exponent[:, 3] = ZEROS_EXPONENT
+        rows, columns = mantissas((19, 45), bits), freed(mantissas((45, 37)), (1, 37))
+        columns.mantissa[:, 5] = 0
+        columns.exponent[:, 5] = ZEROS_EXPONENT
+        for random, biased in itertools.product((None, BITS), (False, True)):
+            of_filters, of_channels, of_columns = (
+                torch.randn(size) * scale if biased else None for size in (filters, channels, 37)
+            )
+            self.same('conv2d', x, forward, geometry, of_filters, random)
+            arguments = grad, backward, x_size, geometry, of_channels, random
+            self.same('conv2d_input_grad', *arguments)
+            self.same('matmul', rows, columns, of_columns, random)
 
     def matrices_with_exponents(self, bits, count):
         """Products of two inputs, each matrix with an exponent of its own."""

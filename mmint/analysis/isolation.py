@@ -24,6 +24,7 @@ _PART = {
     Role.INPUT: 'input',
     Role.OTHER: 'input',
     Role.WEIGHT: 'weight',
+    Role.WEIGHT_OF_GRADIENT: 'weight',
     Role.GRADIENT: 'gradient',
 }
 Choice = Callable[[str, str], bool]

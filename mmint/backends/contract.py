@@ -88,7 +88,8 @@ class Backend(Interpolation, Protocol):
         """Convolution of ``x`` (N, C, H, W) with ``weight`` (O, C / groups, kH, kW) as float32.
 
         Here and in the gradients, operands have one exponent or one a group: images (1, groups, 1,
-        1), ``weight`` (groups, 1, 1, 1).
+        1), ``weight`` (groups, 1, 1, 1). Where there is one group, ``weight`` may have one for each
+        channel of the result: (O, 1, 1, 1), in the input gradient (1, C, 1, 1).
 
         ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random``
         names and added to the accumulators.
@@ -130,7 +131,8 @@ class Backend(Interpolation, Protocol):
         """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
 
         Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`. They have one
-        exponent, or where there is no bias one for each matrix (..., 1, 1).
+        exponent, or where there is no bias one for each matrix (..., 1, 1); a matrix ``b`` may have
+        one for each column, (1, N).
 
         Raises:
             ValueError: if the shapes do not go together.

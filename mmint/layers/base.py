@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backends import replays
-from ..numerics import FREE, FixedPoint, Role, check_bits, check_exponents
+from ..numerics import FREE, Role, check_bits, check_exponents
 from ..ops import Mapper
 from ..ops.exporting import cannot_be_exported, check_not_exported
-from ..ops.mapper import along_axis
 from ..ops.run import Site, current_run
+from ..ops.weights import Weights, map_weight
 
 DEFAULT_BITS = 8
 
@@ -50,7 +50,7 @@ class IntLayer(nn.Module):
         self.check(self)
         self.bits, self.exponents = check_bits(bits), check_exponents(exponents)
         self.site = Site(type(self).__name__)
-        self._mapped: tuple[tuple[Any, ...], FixedPoint] | None = None
+        self._mapped: tuple[tuple[Any, ...], Weights] | None = None
 
     def extra_repr(self) -> str:
         """The stock layer's own, and the number format."""
@@ -62,12 +62,8 @@ class IntLayer(nn.Module):
         call = current_run.next_call(self.site.number, Role.INPUT)
         return Mapper(self.site, self.bits, self.training, call, self.exponents)
 
-    def mapped_weight(self, groups: int = 1) -> FixedPoint:
-        """The weight in fixed point; in training it is mapped once an iteration.
-
-        Args:
-            groups: of the first axis, which have an exponent each where they are free.
-        """
+    def mapped_weight(self, output_axis: int = 0, groups: int = 1) -> Weights:
+        """The weight as of `map_weight`; in training it is mapped once an iteration."""
         run = current_run
         weight: Any = self.weight
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
@@ -82,12 +78,13 @@ class IntLayer(nn.Module):
                 self.bits,
                 run.begun,  # a replay changes weights and leaves no other trace
                 replays.capturing(),
+                run.gradients_enabled(),
             )
             if self._mapped is not None and self._mapped[0] == state:
                 return self._mapped[1]
         call = run.next_call(self.site.number, Role.WEIGHT)
         mapper = Mapper(self.site, self.bits, self.training, call, self.exponents)
-        mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
+        mapped = map_weight(weight, mapper, output_axis, groups)
         self._mapped = (state, mapped) if lasts else None
         return mapped
 

@@ -40,7 +40,7 @@ class _IntConv(IntLayer):
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
             padding = (0,) * axes
         geometry = Geometry(self.stride, padding, self.dilation, self.groups)
-        weight = self.mapped_weight(self.groups)
+        weight = self.mapped_weight(groups=self.groups)
         return conv(x, self.weight, weight, self.bias, geometry, self.mapper())
 
 
@@ -66,7 +66,7 @@ class _IntConvTranspose(_IntConv):
         return conv_transpose(
             x,
             self.weight,
-            self.mapped_weight(self.groups),
+            self.mapped_weight(1, self.groups),
             self.bias,
             geometry,
             output_padding,

@@ -49,6 +49,7 @@ class Role(enum.IntEnum):
     OTHER_GRADIENT_SUM = 6  # the same for a second operand
     WEIGHT_GRADIENT_SUM = 7  # gradients that meet where a parameter is used more than once
     BIAS_GRADIENT_SUM = 8
+    WEIGHT_OF_GRADIENT = 9  # the weight once more, for the input gradient
     SGD_PARAMETER = 16  # float32 parameter -> mantissas
     SGD_MOMENTUM = 17  # narrowing the sum of momentum, gradient and weight decay
     SGD_NESTEROV = 18  # narrowing Nesterov's

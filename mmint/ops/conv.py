@@ -1,8 +1,9 @@
 """Convolution and transposed convolution: paper section 3.3.
 
-The input and the weight are mapped once and serve the forward pass and both gradients; the incoming
-gradient is mapped once and serves both. A transposed convolution is a convolution's input gradient,
-and the other way round, so both share the same three integer products.
+The input is mapped once and serves the forward pass and the weight gradient; the incoming gradient
+is mapped once and serves both gradients; of the weight see `weights`. A transposed convolution is a
+convolution's input gradient, and the other way round, so both share the same three integer
+products.
 
 None of the three sums over groups: input, weight and gradient have an exponent for each, where they
 are free; of a depthwise convolution that is one a channel.
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..backends import Geometry
-from ..numerics import FixedPoint, Role
+from ..numerics import Role
 from . import volumes
 from .bias import add_bias
 from .derivative import first_derivative
@@ -26,12 +27,13 @@ from .fork import use
 from .mapper import Mapper, along_axis
 from .saved import restore, save
 from .sharing import shared
+from .weights import Weights
 
 
 def conv(
     x: Tensor,
     weight: Tensor,
-    mapped_weight: FixedPoint,
+    mapped_weight: Weights,
     bias: Tensor | None,
     geometry: Geometry,
     mapper: Mapper,
@@ -40,7 +42,7 @@ def conv(
 
     Args:
         weight: float32 ``(O, C / groups, *kernel)``: where the weight gradient goes.
-        mapped_weight: ``weight`` in fixed point.
+        mapped_weight: ``weight`` in fixed point, by `map_weight`.
         bias: float32 (O,) or None.
     """
     out = _Conv.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
@@ -50,7 +52,7 @@ def conv(
 def conv_transpose(
     x: Tensor,
     weight: Tensor,
-    mapped_weight: FixedPoint,
+    mapped_weight: Weights,
     bias: Tensor | None,
     geometry: Geometry,
     output_padding: Sequence[int],
@@ -87,16 +89,17 @@ class _Conv(Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        mapped_weight: FixedPoint,
+        mapped_weight: Weights,
         geometry: Geometry,
         mapper: Mapper,
     ) -> Tensor:
         _check_fits(x, weight, geometry, mapper)
         mapped_x = mapper(x, Role.INPUT, along_axis(x, 1, geometry.groups))
-        save(ctx, mapped_x, mapped_weight)
+        save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper, ctx.geometry = mapper, geometry
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
-        product = partial(volumes.conv, mapper.backend(x), mapped_x, mapped_weight, geometry)
+        backend, filters = mapper.backend(x), mapped_weight.forward
+        product = partial(volumes.conv, backend, mapped_x, filters, geometry)
         return add_bias(product, bias, mapper)
 
     @staticmethod
@@ -126,16 +129,16 @@ class _ConvTranspose(Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        mapped_weight: FixedPoint,
+        mapped_weight: Weights,
         geometry: Geometry,
         size: tuple[int, ...],
         mapper: Mapper,
     ) -> Tensor:
         mapped_x = mapper(x, Role.INPUT, along_axis(x, 1, geometry.groups))
-        save(ctx, mapped_x, mapped_weight)
+        save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
-        backend = mapper.backend(x)
-        product = partial(volumes.conv_input_grad, backend, mapped_x, mapped_weight, size, geometry)
+        backend, filters = mapper.backend(x), mapped_weight.forward
+        product = partial(volumes.conv_input_grad, backend, mapped_x, filters, size, geometry)
         return add_bias(product, bias, mapper)
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ..numerics import FixedPoint, Role
+from ..numerics import Role
 from .bias import add_bias
 from .derivative import first_derivative
 from .fork import use
@@ -16,16 +16,17 @@ from .mapper import Mapper
 from .matmul import transposed
 from .saved import restore, save
 from .sharing import shared
+from .weights import Weights
 
 
 def linear(
-    x: Tensor, weight: Tensor, mapped_weight: FixedPoint, bias: Tensor | None, mapper: Mapper
+    x: Tensor, weight: Tensor, mapped_weight: Weights, bias: Tensor | None, mapper: Mapper
 ) -> Tensor:
     """Integer ``x @ weight.T + bias`` of float32 ``x`` (..., in); returns float32 (..., out).
 
     Args:
         weight: float32 (out, in): where the weight gradient goes.
-        mapped_weight: ``weight`` in fixed point.
+        mapped_weight: ``weight`` in fixed point, by `map_weight`.
         bias: float32 (out,) or None.
     """
     x = use(x, mapper)
@@ -43,13 +44,13 @@ class _Linear(Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        mapped_weight: FixedPoint,
+        mapped_weight: Weights,
         mapper: Mapper,
     ) -> Tensor:
         mapped_x = mapper(x, Role.INPUT)
-        save(ctx, mapped_x, mapped_weight)
+        save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper = mapper
-        product = partial(mapper.backend(x).matmul, mapped_x, transposed(mapped_weight))
+        product = partial(mapper.backend(x).matmul, mapped_x, transposed(mapped_weight.forward))
         return add_bias(product, bias, mapper)
 
     @staticmethod

@@ -98,6 +98,7 @@ class Mapper:
     def not_finite(self, role: Role) -> NonFiniteError:
         """The error for an infinity or NaN in tensor ``role``."""
         role = Role.GRADIENT if role in GRADIENTS else role
+        role = Role.WEIGHT if role is Role.WEIGHT_OF_GRADIENT else role
         iteration = current_run.iteration if self.captured else self.moment.iteration
         return NonFiniteError(
             f'{self.site.name} was given {_article(role)} with infinite or NaN values in iteration '

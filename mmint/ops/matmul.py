@@ -89,4 +89,5 @@ class _Matmul(Function):
 
 def transposed(x: FixedPoint) -> FixedPoint:
     """Rows and columns exchanged."""
-    return x._replace(mantissa=x.mantissa.transpose(-2, -1))
+    exponent = x.exponent.transpose(-2, -1) if x.exponent.dim() else x.exponent
+    return x._replace(mantissa=x.mantissa.transpose(-2, -1), exponent=exponent)

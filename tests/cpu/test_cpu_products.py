@@ -8,6 +8,7 @@ import pytest
 import torch
 from comparison import (
     BITS,
+    DENSE,
     GROUPED,
     Comparison,
     assert_same,
@@ -130,6 +131,12 @@ def test_convolution_exponents(level, exponent, bias_scale):
 def test_groups_with_exponents_of_their_own(level, x, weight, geometry):
     for bits, scale in ((8, 1.0), (8, 1e-4), (8, 1e30), (5, 1e-42), (16, 1.0)):
         check.grouped_convolution(x, weight, geometry, bits, scale)
+
+
+@pytest.mark.parametrize('x, weight, geometry', DENSE)
+def test_dense_weights_with_an_exponent_a_channel(level, x, weight, geometry):
+    for bits, scale in ((8, 1.0), (8, 1e30), (5, 1e-42), (16, 1.0)):
+        check.dense_weights(x, weight, geometry, bits, scale)
 
 
 def test_convolution_of_zeros(level):

@@ -6,7 +6,7 @@ import random as rng
 
 import pytest
 import torch
-from comparison import BITS, GROUPED, Comparison, assert_same, mantissas
+from comparison import BITS, DENSE, GROUPED, Comparison, assert_same, mantissas
 from simt import Emulator
 
 from mmint.backends import Geometry, NonFiniteError, cuda, reference
@@ -238,6 +238,12 @@ def test_groups_with_exponents_of_their_own(x, weight, geometry):
 def test_groups_with_exponents_of_their_own_in_every_tile(tile, splits, planned):
     planned(tile, splits)
     check.grouped_convolution((1, 64, 6, 6), (64, 32, 1, 1), Geometry(groups=2))
+
+
+@pytest.mark.parametrize('x, weight, geometry', DENSE)
+def test_dense_weights_with_an_exponent_a_channel(x, weight, geometry):
+    for bits, scale in ((8, 1.0), (8, 1e30), (5, 1e-42), (16, 1.0)):
+        check.dense_weights(x, weight, geometry, bits, scale)
 
 
 def test_convolution_of_zeros():

@@ -150,6 +150,27 @@ def units(x, bits, groups, axis):
     return torch.cat(alike, axis)
 
 
+def weight_units(layer):
+    """The unit of each of the weight's elements, in the forward pass and in the input gradient."""
+    weight, groups = layer.weight, getattr(layer, 'groups', 1)
+    if groups > 1:
+        return [units(weight, 8, groups, 0)] * 2
+    axes = (1, 0) if getattr(layer, 'transposed', False) else (0, 1)
+    return [units(weight, 8, weight.shape[axis], axis) for axis in axes]
+
+
+def bias_units(layer, of_x, of_weight):
+    """The unit of each of the bias's elements: of the input's times of the weight's."""
+    groups = getattr(layer, 'groups', 1)
+    axis = 1 if groups == 1 and getattr(layer, 'transposed', False) else 0
+    each = [t.movedim(a, 0).flatten(1)[:, 0] for t, a in ((of_x, 1), (of_weight, axis))]
+    of_groups = each[0][:: len(each[0]) // groups]
+    if groups > 1:
+        each[1] = each[1][:: len(each[1]) // groups]
+    steps = of_groups * each[1]
+    return steps.repeat_interleave(len(layer.bias) // len(steps))
+
+
 def mapped(x, bits, random, step=None):
     """The contract's formula in float64: mantissas times unit, exact."""
     step = unit(x, bits) if step is None else step

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 import torch.utils.checkpoint
-from layer_cases import build, mapped, run, unit
+from layer_cases import bias_units, build, mapped, run, units, weight_units
 from torch import nn
 
 from mmint import backends
@@ -34,9 +34,9 @@ def test_same_seed_and_iteration_give_the_same_bits_and_others_others():
 
 def test_another_seed_maps_the_weight_anew_within_the_same_iteration():
     layer, _, _, _ = build('conv-3x3')
-    first = layer.mapped_weight().mantissa
+    first = layer.mapped_weight().forward.mantissa
     current_run.seed = 1
-    assert not torch.equal(first, layer.mapped_weight().mantissa)
+    assert not torch.equal(first, layer.mapped_weight().forward.mantissa)
 
 
 def test_two_calls_in_one_iteration_draw_different_bits():
@@ -58,8 +58,9 @@ def test_evaluation_rounds_to_nearest_and_draws_nothing(case):
             current_run.seed = seed
             current_run.begin_iteration(iteration)
             outs += [layer(x), layer(x)]
-        twin.weight.data = mapped(layer.weight.detach(), 8, None)
-        step = unit(x, 8) * unit(layer.weight, 8)
+        of_weight, _ = weight_units(layer)
+        twin.weight.data = mapped(layer.weight.detach(), 8, None, of_weight)
+        step = bias_units(layer, units(x, 8, 1, 1), of_weight)
         twin.bias.data = torch.round(layer.bias.double() / step) * step
         want = twin(mapped(x, 8, None)).float()
     for out in outs:
@@ -81,14 +82,14 @@ def mappings(backend):
 
 
 @pytest.mark.parametrize('case', ['conv-3x3', 'conv3d', 'transposed-stride', 'linear'])
-def test_a_weight_is_mapped_once_an_iteration(case, mappings):
+def test_a_weight_is_mapped_once_an_iteration_for_each_use(case, mappings):
     layer, _, x, grad = build(case)
     for iteration in range(3):
         current_run.begin_iteration(iteration)
         del mappings[:]
         for _ in range(4):
             run(layer, x, grad)
-        assert mappings.count(Role.WEIGHT) == 1
+        assert mappings.count(Role.WEIGHT) == mappings.count(Role.WEIGHT_OF_GRADIENT) == 1
         assert mappings.count(Role.INPUT) == 4
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.utils.checkpoint
 from layer_cases import (
     CASES,
+    bias_units,
     build,
     cases,
     conv,
@@ -18,6 +19,7 @@ from layer_cases import (
     transposed,
     unit,
     units,
+    weight_units,
 )
 
 from mmint.layers import IntConv2d, IntLinear
@@ -100,22 +102,18 @@ def test_bits_are_those_of_the_formula(case):
         return RandomBits(3, 0, layer.site.number, 17, role, 0)
 
     groups = getattr(layer, 'groups', 1)
-    of_x, of_weight = units(x, 8, groups, 1), units(layer.weight, 8, groups, 0)
-    values = (
-        mapped(x, 8, random(Role.INPUT), of_x),
-        mapped(layer.weight.detach(), 8, random(Role.WEIGHT), of_weight),
-        mapped(grad, 8, random(Role.GRADIENT), units(grad, 8, groups, 1)),
+    of_x, of_weights = units(x, 8, groups, 1), weight_units(layer)
+    roles = Role.WEIGHT, Role.WEIGHT if groups > 1 else Role.WEIGHT_OF_GRADIENT
+    mapped_x = mapped(x, 8, random(Role.INPUT), of_x)
+    mapped_grad = mapped(grad, 8, random(Role.GRADIENT), units(grad, 8, groups, 1))
+    want, of_gradient = (
+        list(products(twin, mapped_x, mapped(layer.weight.detach(), 8, random(r), u), mapped_grad))
+        for r, u in zip(roles, of_weights, strict=True)
     )
-    want = list(products(twin, *values))
+    want[1] = of_gradient[1]
     if layer.bias is not None:
-        bias = layer.bias.detach()
-        of_groups = [
-            t.movedim(axis, 0).flatten(1)[:: t.shape[axis] // groups, 0]
-            for t, axis in ((of_x, 1), (of_weight, 0))
-        ]
-        exponent = (of_groups[0] * of_groups[1]).repeat_interleave(len(bias) // groups)
-        fine = torch.trunc(bias.double() / exponent * 2**16)
-        fine = torch.floor((fine + random(Role.BIAS).draw(len(bias))) / 2**16) * exponent
+        bias, step = layer.bias.detach(), bias_units(layer, of_x, of_weights[0])
+        fine = mapped(bias, 8, random(Role.BIAS), step)
         want[0] = want[0] + fine.view([-1, *[1] * (want[0].dim() - 2)])
     for g, w in zip(got, want, strict=True):
         if g is not None:

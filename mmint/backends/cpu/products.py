@@ -95,6 +95,7 @@ def matmul(
         a=left, b=right, out=out, batch=(1, *left.shape)[-3], m=m, k=k, n=n,
         a_batch=a_batch, a_row=a_row, a_column=a_column,
         b_batch=b_batch, b_row=b_row, b_column=b_column,
+        each_column=int(b.exponent.dim() == 2 and b.exponent.numel() > 1),
         wide=wide, **_products(a, b), **arguments,
     )  # fmt: skip
     return _finished(result, out, bias, -1)

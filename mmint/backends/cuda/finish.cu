@@ -31,6 +31,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
     /* The threads share the channels of one group, or the groups. */
     const bool one = p.groups == 1;
     const int64_t first = one ? threadIdx.x : 0, step = one ? (int64_t)THREADS : 1;
+    uint32_t slow = 0;
     for (int64_t g = one ? 0 : threadIdx.x; g < p.groups; g += one ? 1 : (int64_t)THREADS) {
         int exponent = exponent_at(p.a_exponents, g) + exponent_at(p.b_exponents, g), excess = 0;
         int64_t largest = 0;
@@ -46,11 +47,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
             largest = max(largest, (int64_t)magnitude_of(rounded));
         }
         if (one) largest = block_max(largest);
-        if (one && threadIdx.x) return;
         const bool fits = p.bound + largest < (int64_t)1 << 31;
         const int fast = !excess && fits && scale_is_exact(exponent, SCALED_INT32);
-        p.states[g] = {exponent, excess, fast, (int32_t)top, 0, 0};
+        const bool zeros = !p.bias && exponent < ZEROS_EXPONENT / 2; /* right at any exponent */
+        if (zeros) exponent = 0;
+        slow |= !fast && !zeros;
+        if (!one || threadIdx.x == 0) p.states[g] = {exponent, excess, (int32_t)top, 0, 0, 0};
     }
+    slow = block_max(slow);
+    __syncthreads();
+    if (threadIdx.x == 0) p.states[0].fast = !slow;
 }
 
 /* out (outer, channels, inner) becomes the bias (channels,) if all sums were zero. */

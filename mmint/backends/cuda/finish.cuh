@@ -14,15 +14,16 @@
 struct finish_state {
     int32_t exponent;  /* of the sums, cut by 2**excess, and of the bias */
     int32_t excess;
-    int32_t fast;      /* whether (float32)(sum + bias) * 2**exponent is right: 32 bits hold it */
     int32_t bias_top;  /* the bias's largest magnitude, as a bit pattern */
     int32_t top;       /* the result's */
     int32_t not_zero;  /* whether a sum is not zero; noted where there is a bias */
+    int32_t fast; /* in the first: whether (float32)(sum + bias) * 2**exponent is right for all
+                          of them: 32 bits hold it */
 };
 
 struct finish {
     finish_state *state;
-    const int64_t *bias;  /* or NULL */
+    const int64_t *bias; /* or NULL */
     int64_t members; /* channels of a group with a state of its own; 0: all share the first */
 };
 
@@ -39,7 +40,7 @@ struct finisher {
     __device__ __forceinline__ explicit finisher(const finish &f)
         : exponent(f.state->exponent),
           excess(f.state->excess),
-          fast(f.state->fast && !f.members),
+          fast(f.state->fast),
           scale(0.0f),
           bias(f.bias),
           states(f.state),
@@ -52,16 +53,20 @@ struct finisher {
     /* The result of a sum of channel i, to which `bias[i]` is added. */
     template <typename T> __device__ __forceinline__ float operator()(T sum, int64_t i) {
         const int64_t added = bias ? bias[i] : 0;
-        if (fast) return scaled((int)sum, (int)added);
+        if (fast) return scaled((int)sum, (int)added, scale_for(i));
         if (!members) return noted(sum != 0, finish_sum(sum, excess, added, exponent));
-        const finish_state &own = states[i / members];
-        if (!own.fast) return noted(sum != 0, finish_sum(sum, own.excess, added, own.exponent));
-        return noted(sum != 0, (float)((int)sum + (int)added) * scale_of(own.exponent));
+        const finish_state &own = states[group_of(i)];
+        return noted(sum != 0, finish_sum(sum, own.excess, added, own.exponent));
     }
 
-    /* The same where it is `fast`. */
-    __device__ __forceinline__ float scaled(int sum, int bias) {
-        return noted(sum != 0, (float)(sum + bias) * scale);
+    /* What channel i's sums are multiplied with where it is `fast`. */
+    __device__ __forceinline__ float scale_for(int64_t i) const {
+        return members ? scale_of(states[group_of(i)].exponent) : scale;
+    }
+
+    /* The result where it is `fast`. */
+    __device__ __forceinline__ float scaled(int sum, int bias, float by) {
+        return noted(sum != 0, (float)(sum + bias) * by);
     }
 
     /* Notes what the block saw; all of its threads call it. */
@@ -75,6 +80,10 @@ struct finisher {
     }
 
    private:
+    __device__ __forceinline__ int64_t group_of(int64_t i) const {
+        return (i | members) >> 32 ? i / members : (int64_t)((uint32_t)i / (uint32_t)members);
+    }
+
     __device__ __forceinline__ float noted(bool is_not_zero, float result) {
         not_zero |= is_not_zero;
         top = max(top, magnitude_bits(result));

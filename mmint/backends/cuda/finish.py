@@ -14,7 +14,7 @@ from . import finite
 from .launch import THREADS, launch, words
 from .launcher import Argument
 
-STATE_WORDS, MAGNITUDE = 6, 4  # of `finish_state`
+STATE_WORDS, MAGNITUDE = 6, 3  # of `finish_state`
 
 
 class Finish:

@@ -47,11 +47,15 @@ __device__ __forceinline__ void write(const product &p, const task &t,
     finisher finish(p.end);
     int64_t to[COLUMNS];
     int column_bias[COLUMNS];
+    float column_scale[COLUMNS];
 #pragma unroll
     for (int j = 0; j < COLUMNS; j++) {
         const int column = first_column + j * LANES;
         to[j] = column < t.columns ? place(column) : -1;
         column_bias[j] = finish.bias && p.bias_column && to[j] >= 0 ? (int)finish.bias[column] : 0;
+        column_scale[j] = 1.0f;
+        if (p.bias_column && finish.fast && to[j] >= 0)
+            column_scale[j] = finish.scale_for(t.problem * p.bias_problem + column);
     }
     const int64_t *row_bias =
         finish.bias && p.bias_row ? finish.bias + t.problem * p.bias_problem : NULL;
@@ -84,11 +88,14 @@ __device__ __forceinline__ void write(const product &p, const task &t,
 #pragma unroll 4
             for (int r = 0; r < rows; r++) {
                 const int bias = row_bias ? (int)row_bias[first + r] : 0;
+                float by = 1.0f;
+                if (p.bias_row) by = finish.scale_for(t.problem * p.bias_problem + first + r);
 #pragma unroll
                 for (int j = 0; j < COLUMNS; j++)
                     if (to[j] >= 0)
                         out[r * p.out_row + to[j]] =
-                            finish.scaled(sum[r * STAGED<WN> + j * LANES], bias + column_bias[j]);
+                            finish.scaled(sum[r * STAGED<WN> + j * LANES], bias + column_bias[j],
+                                          by * column_scale[j]);
             }
         } else {
 #pragma unroll 1

@@ -135,7 +135,9 @@ def matmul(
     *batch, m, k = a.mantissa.shape
     n = b.mantissa.shape[-1]
     out = empty((*batch, m, n), a)
-    with Finish(out, a, b, k, bias, random, -1, members=n) as finish:
+    of_matrices = max(a.exponent.numel(), b.exponent.numel()) > 1 and b.exponent.dim() != 2
+    members = n if of_matrices else None
+    with Finish(out, a, b, k, bias, random, -1, members) as finish:
         if out.numel() == 0:
             return out
         left, right = (t.mantissa.reshape(math.prod(batch), *t.mantissa.shape[-2:]) for t in (a, b))
@@ -153,7 +155,7 @@ def matmul(
         launch_product(kind, vector, finish, most(a.bits, b.bits), (left, right, out), Product(
             m, n if b_along_k else channels, channels if b_along_k else k,
             left.stride(0), right.stride(0), m * n, left.stride(1), right.stride(1), channels,
-            Axis(1, 1), line, n, 1, problems=len(left), bias_problem=n * (finish.groups > 1),
+            Axis(1, 1), line, n, 1, problems=len(left), bias_problem=n * of_matrices,
             bias_row=0, bias_column=1, out_width=n,
         ))  # fmt: skip
     return out

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch.nn.modules.utils import _ntuple
 
 from ...backends import Geometry
-from ...numerics import Role
 from ..conv import conv, conv_transpose
-from ..mapper import along_axis
 from ..operands import is_float
 from ..registry import Scope, integer
+from ..weights import map_weight
 
 
 @integer(F.conv1d, F.conv2d, F.conv3d)
@@ -36,7 +35,7 @@ def _conv(
     each = _ntuple(input.dim() - 2)
     geometry = Geometry(each(stride), each(padding), each(dilation), groups)
     mapper = scope.mapper()
-    mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
+    mapped = map_weight(weight, mapper, groups=groups)
     return conv(input, weight, mapped, bias, geometry, mapper)
 
 
@@ -59,5 +58,5 @@ def _conv_transpose(
     each = _ntuple(input.dim() - 2)
     geometry = Geometry(each(stride), each(padding), each(dilation), groups)
     mapper = scope.mapper()
-    mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
+    mapped = map_weight(weight, mapper, 1, groups)
     return conv_transpose(input, weight, mapped, bias, geometry, each(output_padding), mapper)

@@ -15,6 +15,7 @@ from ..linear import linear
 from ..matmul import matmul
 from ..operands import is_empty, is_float
 from ..registry import Scope, integer
+from ..weights import map_weight
 from .arithmetic import sum_of
 
 
@@ -108,4 +109,4 @@ def integer_linear(scope: Scope, input: Any, weight: Any, bias: Any = None) -> A
     if not is_float(input, weight) or weight.dim() != 2 or input.shape[-1] != weight.shape[1]:
         return NotImplemented
     mapper = scope.mapper()
-    return linear(input, weight, mapper(weight, Role.WEIGHT), bias, mapper)
+    return linear(input, weight, map_weight(weight, mapper), bias, mapper)

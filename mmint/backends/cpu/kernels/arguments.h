@@ -231,12 +231,12 @@
     PRODUCTS(POINTER, INTEGER)
 
 /* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. Each
- * matrix may have an exponent where there is no bias. */
+ * matrix may have an exponent where there is no bias, or with `each_column` each column. */
 #define ARGUMENTS_matmul(POINTER, INTEGER)                                                        \
     POINTER(const void, a) POINTER(const void, b) POINTER(float, out)                             \
     INTEGER(batch) INTEGER(m) INTEGER(k) INTEGER(n)                                               \
     INTEGER(a_batch) INTEGER(a_row) INTEGER(a_column)                                             \
-    INTEGER(b_batch) INTEGER(b_row) INTEGER(b_column)                                             \
+    INTEGER(b_batch) INTEGER(b_row) INTEGER(b_column) INTEGER(each_column)                        \
     PRODUCTS(POINTER, INTEGER)
 
 /* clang-format on */

@@ -14,15 +14,16 @@
 #define KEEP(r)                  \
     STORE(c_out + NR * r, x##r); \
     STORE(c_out + NR * r + 8, y##r);
-#define WRITE(r)                                                                           \
-    {                                                                                      \
-        const __m256 made0 = _mm256_mul_ps(_mm256_cvtepi32_ps(x##r), scale);               \
-        const __m256 made1 = _mm256_mul_ps(_mm256_cvtepi32_ps(y##r), scale);               \
-        _mm256_storeu_ps(out, made0);                                                      \
-        _mm256_storeu_ps(out + 8, made1);                                                  \
-        out += stride;                                                                     \
-        top0 = _mm256_max_epu32(top0, _mm256_and_si256(_mm256_castps_si256(made0), mask)); \
-        top1 = _mm256_max_epu32(top1, _mm256_and_si256(_mm256_castps_si256(made1), mask)); \
+#define WRITE(r)                                                                                  \
+    {                                                                                             \
+        const __m256 row = _mm256_set1_ps(row_scale[r]);                                          \
+        const __m256 made0 = _mm256_mul_ps(_mm256_cvtepi32_ps(x##r), _mm256_mul_ps(row, scale0)); \
+        const __m256 made1 = _mm256_mul_ps(_mm256_cvtepi32_ps(y##r), _mm256_mul_ps(row, scale1)); \
+        _mm256_storeu_ps(out, made0);                                                             \
+        _mm256_storeu_ps(out + 8, made1);                                                         \
+        out += stride;                                                                            \
+        top0 = _mm256_max_epu32(top0, _mm256_and_si256(_mm256_castps_si256(made0), mask));        \
+        top1 = _mm256_max_epu32(top1, _mm256_and_si256(_mm256_castps_si256(made1), mask));        \
     }
 #define FINISH(r) \
     if (r < rows) WRITE(r)
@@ -49,7 +50,9 @@
     const long stride = to->stride;                                                 \
     const int rows = to->rows;                                                      \
     extent_t *seen = to->seen;                                                      \
-    const __m256 scale = _mm256_set1_ps(to->scale);                                 \
+    const float *row_scale = to->row_scale;                                         \
+    const __m256 scale0 = _mm256_loadu_ps(to->lane_scale);                          \
+    const __m256 scale1 = _mm256_loadu_ps(to->lane_scale + 8);                      \
     const __m256i mask = _mm256_set1_epi32(0x7FFFFFFF);                             \
     __m256i top0 = LOAD(seen->top), top1 = LOAD(seen->top + 8);                     \
     if (to->row_bias) {                                                             \

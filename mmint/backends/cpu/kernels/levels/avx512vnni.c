@@ -32,7 +32,8 @@
 #define KEEP_512(r) _mm512_storeu_si512(c_out + NR * r, x##r);
 #define WRITE_512(r)                                                                    \
     {                                                                                   \
-        const __m512 made = _mm512_mul_ps(_mm512_cvtepi32_ps(x##r), scale);             \
+        const __m512 both = _mm512_mul_ps(_mm512_set1_ps(row_scale[r]), scale);         \
+        const __m512 made = _mm512_mul_ps(_mm512_cvtepi32_ps(x##r), both);              \
         _mm512_storeu_ps(out, made);                                                    \
         out += stride;                                                                  \
         top = _mm512_max_epu32(top, _mm512_and_si512(_mm512_castps_si512(made), mask)); \
@@ -65,7 +66,8 @@ static void tile_avx512vnni(TILE_PARAMETERS) {
     const long stride = to->stride;
     const int rows = to->rows;
     extent_t *seen = to->seen;
-    const __m512 scale = _mm512_set1_ps(to->scale);
+    const float *row_scale = to->row_scale;
+    const __m512 scale = _mm512_loadu_ps(to->lane_scale);
     const __m512i mask = _mm512_set1_epi32(0x7FFFFFFF);
     __m512i top = _mm512_loadu_si512(seen->top);
     if (to->row_bias) {

@@ -42,7 +42,9 @@ static void tile_neon(const int32_t *a, const int32_t *b, long groups, const int
                 sum = vaddq_s32(sum, vdupq_n_s32(to->row_bias[r]));
                 sum = vaddq_s32(sum, vld1q_s32(to->lane_bias + 4 * q));
             }
-            const float32x4_t made = vmulq_n_f32(vcvtq_f32_s32(sum), to->scale);
+            const float32x4_t scale =
+                vmulq_n_f32(vld1q_f32(to->lane_scale + 4 * q), to->row_scale[r]);
+            const float32x4_t made = vmulq_f32(vcvtq_f32_s32(sum), scale);
             vst1q_f32(to->out + r * to->stride + 4 * q, made);
             top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(made)));
         }

@@ -62,7 +62,8 @@ static void tile_portable(const int32_t *a, const int32_t *b, long groups, const
         for (int l = 0; l < NR; l++) {
             const uint32_t sum = c[NR * r + l];
             const int32_t bias = to->row_bias ? to->row_bias[r] + to->lane_bias[l] : 0;
-            const float made = (float)(int32_t)(sum + (uint32_t)bias) * to->scale;
+            const float made =
+                (float)(int32_t)(sum + (uint32_t)bias) * (to->row_scale[r] * to->lane_scale[l]);
             to->out[r * to->stride + l] = made;
             extent_take(to->seen, l, sum != 0, made);
         }

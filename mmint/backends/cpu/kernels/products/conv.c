@@ -15,6 +15,14 @@ static int is_depthwise(const conv2d_args *a) {
     return a->groups > 1 && a->groups == a->c && a->groups == a->o;
 }
 
+/* Does each channel of the result have an exponent, though it is not a group? */
+static int each_channel(const conv2d_args *a) { return a->groups == 1 && a->exponent_step; }
+
+/* How many finishes a result of so many channels has. */
+static long finishes(const conv2d_args *a, long channels) {
+    return each_channel(a) ? channels : a->groups;
+}
+
 /* The taps of the kernel: offsets (dy, dx) into the input, and into a filter (in bytes). */
 typedef struct {
     long *dy, *dx, *filter, count;
@@ -111,7 +119,7 @@ int64_t conv2d(const conv2d_args *a) {
     taps_t t;
     status = taps_allocate(&t, a->kernel_h * a->kernel_w, a->c);
     if (!status)
-        status = finish_prepare(&finish, a->groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
+        status = finish_prepare(&finish, finishes(a, a->o), BIAS_OF(a), EXPONENTS_OF(a, exponent),
                                 (double)a->largest * depth, a->o, 0);
     if (!status) taps_forward(&t, a, channels);
     const winograd_t fast = {.image = a->x,
@@ -147,6 +155,7 @@ int64_t conv2d(const conv2d_args *a) {
     } else {
         for (long g = 0; !status && g < a->groups; g++) {
             product_t p = {.b = input_pixels(a, &t, g, channels), .finish = &finish[g]};
+            p.finish_step = each_channel(a);
             p.a = (operand_t){.kind = ROWS, .wide = (int)a->wide, .lanes = rows};
             p.a.base = (const char *)a->weight + g * rows * depth * size;
             p.a.lane_stride = depth * size;
@@ -210,7 +219,7 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
     taps_t t;
     status = taps_allocate(&t, taps, a->o);
     if (!status)
-        status = finish_prepare(&finish, a->groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
+        status = finish_prepare(&finish, finishes(a, a->c), BIAS_OF(a), EXPONENTS_OF(a, exponent),
                                 (double)a->largest * channels * taps, a->c, 0);
     int done = 0;
     if (!status && is_3x3(a)) status = winograd_input_grad(a, finish, &seen, &done);
@@ -247,6 +256,7 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
         }
         for (long g = 0; !status && g < a->groups; g++) {
             product_t p = {.b = grad, .finish = &finish[g], .largest = (double)a->largest};
+            p.finish_step = each_channel(a);
             p.b.base = (const char *)a->grad + g * channels * size;
             p.b.channels = channels;
             p.a = (operand_t){.kind = COLUMNS, .wide = (int)a->wide, .lanes = rows};
@@ -335,11 +345,15 @@ static operand_t matrix(const void *base, int wide, long lanes, long depth, long
 int64_t matmul(const matmul_args *a) {
     extent_t seen = {{0}, {0}};
     finish_t *finish = NULL;
-    const long groups = a->exponent_step ? a->batch : 1; /* of matrices that share an exponent */
+    const long groups = a->exponent_step ? (a->each_column ? a->n : a->batch) : 1;
     int status = finish_prepare(&finish, groups, BIAS_OF(a), EXPONENTS_OF(a, exponent),
                                 (double)a->largest * a->k, groups > 1 ? groups : a->n, 1);
     if (!status) {
-        product_t p = {.finish = finish, .largest = (double)a->largest, .images = 1, .grid_h = 1};
+        product_t p = {.finish = finish,
+                       .finish_step = a->each_column,
+                       .largest = (double)a->largest,
+                       .images = 1,
+                       .grid_h = 1};
         p.a = matrix(a->a, (int)a->wide, a->m, a->k, a->a_row, a->a_column);
         p.b = matrix(a->b, (int)a->wide, a->n, a->k, a->b_column, a->b_row);
         p.out = a->out;
@@ -348,7 +362,7 @@ int64_t matmul(const matmul_args *a) {
         p.step_x = 1;
         const long size = a->wide ? 2 : 1;
         const batch_t batch = {a->batch, a->a_batch * size, a->b_batch * size, a->m * a->n,
-                               a->exponent_step};
+                               a->each_column ? 0 : a->exponent_step};
         status = product_batch(&p, &batch, (int)a->threads, &seen);
     }
     free(finish);

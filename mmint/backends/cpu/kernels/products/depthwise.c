@@ -17,9 +17,7 @@ int depthwise(const depthwise_t *p, int threads, extent_t *seen) {
     const long channels = x->channels, size = x->wide ? 2 : 1, taps = x->taps;
     const long per_image = x->pixels.grid_h * x->pixels.grid_w;
     const long limit = most(1, (long)(2147483647.0 / p->largest));
-    const int widened = taps > limit;
-    int fast = !widened;
-    for (long c = 0; c < channels; c++) fast &= f[c].fast;
+    const int widened = taps > limit, fast = f->all_fast && !widened;
     extent_t found = {{0}, {0}};
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(join : found)

@@ -33,6 +33,7 @@ static void prepare_group(finish_t *f, long size, long first, const bias_t *bias
     f->fast = !f->excess && bound < 2147483648.0 && scale_is_exact(f->exponent, SCALED_INT32);
     f->scale = f->fast ? scale_of(f->exponent) : 0;
     f->fast |= zeros && !bias->x;
+    for (int l = 0; l < NR; l++) f->same[l] = f->scale;
     for (long i = 0; i < size; i++) scales[i] = f->scale;
 }
 
@@ -52,6 +53,7 @@ int finish_prepare(finish_t **finishes, long groups, bias_t bias, exponents_t ex
     int64_t *wide = (int64_t *)(f + groups);
     int32_t *narrow = (int32_t *)(wide + padded);
     float *scales = (float *)(narrow + padded);
+    int all_fast = 1;
     for (long g = 0; g < groups; g++) {
         const long size = length / groups, first = g * size;
         f[g] = (finish_t){.exponent = clamped_exponent(exponent_at(exponents, g)),
@@ -60,6 +62,8 @@ int finish_prepare(finish_t **finishes, long groups, bias_t bias, exponents_t ex
                           .bias32 = narrow + first,
                           .scales = scales + first};
         prepare_group(&f[g], size, first, &bias, top, &key, drawn, bound);
+        all_fast &= f[g].fast;
     }
+    for (long g = 0; g < groups; g++) f[g].all_fast = all_fast;
     return OK;
 }

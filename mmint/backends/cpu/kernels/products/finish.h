@@ -10,8 +10,8 @@
 /* Of a group of channels that share an exponent. */
 typedef struct finish {
     /* The fast form: (float32)(sum + bias) * scale, exact but for the one rounding. */
-    int fast;
-    float scale;
+    int fast, all_fast; /* this group; all of them */
+    float scale, same[NR]; /* NR times `scale` */
     /* The general form: dequantize(round(sum / 2**excess) + bias, exponent). */
     int exponent, excess;
     const int64_t *bias;   /* one for each row (or lane), or NULL */

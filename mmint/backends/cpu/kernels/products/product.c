@@ -33,14 +33,15 @@ static long rows_at(const worker_t *w, long block, long panel) {
 /* Finishes a tile that has no fast way: with int64 sums, or beyond what `finish` calls fast. */
 static void finish_tile(const worker_t *w, const int32_t *sums, const int64_t *wide, long panel,
                         long lane, int count, const long *place, extent_t *seen) {
-    const finish_t *f = w->p->finish;
+    const finish_t *finish = w->p->finish;
     const long first = panel * MR, rows = least(MR, w->p->a.lanes - first);
+    const long step = w->p->finish_step;
     for (long r = 0; r < rows; r++) {
         float *out = w->p->out + (first + r) * w->p->row_stride;
         for (int l = 0; l < count; l++) {
-            const long index = f->by_lane ? lane + l : first + r;
+            const long index = finish->by_lane ? lane + l : first + r;
             const int64_t sum = wide ? wide[NR * r + l] : sums[NR * r + l];
-            out[place[l]] = finish_one(f, sum, index);
+            out[place[l]] = finish_one(finish + step * index, sum, step ? 0 : index);
             extent_take(seen, l, sum != 0, out[place[l]]);
         }
     }
@@ -49,8 +50,10 @@ static void finish_tile(const worker_t *w, const int32_t *sums, const int64_t *w
 /* Panels of lanes first ... last - 1. */
 static void work(const worker_t *w, long first, long last, extent_t *seen) {
     static const int32_t none[NR];
+    static const float ones[NR] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const product_t *p = w->p;
     const finish_t *f = p->finish;
+    const int fast = p->finish_step ? f->all_fast : f->fast;
     const long per_image = p->grid_h * p->grid_w;
     long place[BLOCK_LANES][NR];
     int direct[BLOCK_LANES], count[BLOCK_LANES];
@@ -85,9 +88,16 @@ static void work(const worker_t *w, long first, long last, extent_t *seen) {
                     const long index = (j - first) * w->panels + i;
                     int32_t *sums = w->sums + (w->blocks > 1 ? index * TILE : 0);
                     const int32_t *before = block && !w->widened ? sums : NULL;
-                    if (is_last && f->fast && !w->widened) {
+                    if (is_last && fast && !w->widened) {
                         results_t results = {.rows = (int)least(MR, p->a.lanes - i * MR),
-                                             .scale = f->scale};
+                                             .row_scale = ones,
+                                             .lane_scale = f->same};
+                        if (p->finish_step && f->by_lane)
+                            results.lane_scale = f->scales + j * NR;
+                        else if (p->finish_step) {
+                            results.row_scale = f->scales + i * MR;
+                            results.lane_scale = ones;
+                        }
                         if (f->bias) {
                             results.row_bias = f->by_lane ? none : f->bias32 + i * MR;
                             results.lane_bias = f->by_lane ? f->bias32 + j * NR : none;

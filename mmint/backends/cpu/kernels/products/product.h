@@ -13,6 +13,7 @@ typedef struct {
     operand_t a, b;
     double largest; /* magnitude of one product */
     const finish_t *finish;
+    long finish_step; /* 1: each row (or lane, where it is by_lane) has a finish, 0: all have one */
     float *out;
     long images, grid_h, grid_w;
     long image_stride, row_stride, step_y, step_x;

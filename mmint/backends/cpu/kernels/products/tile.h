@@ -4,13 +4,13 @@
 
 #include "extent.h"
 
-/* (sum + row_bias[row] + lane_bias[lane]) * scale, `rows` rows of NR, `stride` apart, noted in
- * `seen`; both biases or neither (NULL). */
+/* (sum + row_bias[row] + lane_bias[lane]) * row_scale[row] * lane_scale[lane], `rows` rows of NR,
+ * `stride` apart, noted in `seen`; both biases or neither (NULL). */
 typedef struct results {
     float *out;
     long stride;
     int rows;
-    float scale; /* exact: see finish.h */
+    const float *row_scale, *lane_scale; /* exact: see finish.h */
     const int32_t *row_bias, *lane_bias;
     extent_t *seen;
 } results_t;

@@ -120,7 +120,7 @@ int winograd_pays(const winograd_t *p) {
     const double plain = (double)p->n * p->out_h * p->out_w * 9 * channels * rows / 26;
     const double here = lanes * POINTS * channels * rows / 24 + 24 * channels * rows +
                         lanes * (10 * channels + 25 * rows);
-    return p->finish->fast && p->channels >= VECTOR / 2 && here < 0.9 * plain;
+    return p->finish->all_fast && p->channels >= VECTOR / 2 && here < 0.9 * plain;
 }
 
 int winograd_fits(const winograd_t *p) {

@@ -102,6 +102,7 @@ static inline void winograd_outputs_loop(const winograd_job_t *s, const winograd
     const long offset = row * p->out_h * p->out_w, down = p->dilation_h * p->out_w;
     const long right = p->dilation_w;
     const uint32_t bias = (uint32_t)p->finish->bias32[row];
+    const float scale = p->finish->scales[row];
     for (int first = 0; first < NR && first < at->count; first += 8) {
         v8 m[POINTS], y[16], any = {0};
         s8 top = {0};
@@ -111,7 +112,7 @@ static inline void winograd_outputs_loop(const winograd_job_t *s, const winograd
         winograd_output_tile(y, m);
         for (int i = 0; i < 16; i++) {
             any |= y[i];
-            f[i] = __builtin_convertvector((s8)(y[i] + bias), f8) * p->finish->scale;
+            f[i] = __builtin_convertvector((s8)(y[i] + bias), f8) * scale;
             top = larger_lanes(top, (s8)f[i] & 0x7FFFFFFF);
         }
         stage(made, f);
