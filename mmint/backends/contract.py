@@ -91,8 +91,7 @@ class Backend(Interpolation, Protocol):
         1), ``weight`` (groups, 1, 1, 1). Where there is one group, ``weight`` may have one for each
         channel of the result: (O, 1, 1, 1), in the input gradient (1, C, 1, 1).
 
-        ``bias``, float32 of shape (O,), is rounded to an integer with the bits that ``random``
-        names and added to the accumulators.
+        ``bias``, float32 (O,), is rounded to an integer with ``random`` and added to the sums.
 
         Raises:
             NonFiniteError: if an element of ``bias`` is infinite or not a number.
@@ -131,8 +130,7 @@ class Backend(Interpolation, Protocol):
         """Product of ``a`` (..., M, K) and ``b`` (..., K, N) as float32 (..., M, N).
 
         Both have the same leading dimensions; ``bias`` (N,) is as in `conv2d`. They have one
-        exponent, or where there is no bias one for each matrix (..., 1, 1); a matrix ``b`` may have
-        one for each column, (1, N).
+        exponent, or without bias one a matrix (..., 1, 1); ``b`` (K, N) may have one a column.
 
         Raises:
             ValueError: if the shapes do not go together.

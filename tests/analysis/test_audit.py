@@ -374,7 +374,8 @@ def test_tensors_with_several_exponents_are_counted(exponents):
     with Recorder(model) as recorder:
         model(torch.randn(2, 3, 8, 8)).sum().backward()
     free = recorder.report.mappings['free']
-    assert free == (2 if exponents == 'free' else 0)  # the norm's input and gradient
+    # Of the norm input and gradient; three weights, twice each.
+    assert free == (8 if exponents == 'free' else 0)
     assert f'{free} of {sum(recorder.report.mappings.values())} mapped' in recorder.report.to_text()
 
 

@@ -10,7 +10,14 @@ from torch import nn
 
 import mmint
 from mmint.backends import reference
-from mmint.layers import IntBatchNorm2d, IntConv2d, IntConvTranspose2d, IntGroupNorm, IntLayerNorm
+from mmint.layers import (
+    IntBatchNorm2d,
+    IntConv2d,
+    IntConvTranspose2d,
+    IntGroupNorm,
+    IntLayerNorm,
+    IntLinear,
+)
 from mmint.numerics import RandomBits, Role
 from mmint.ops.mapper import Mapper
 from mmint.ops.matmul import matmul
@@ -112,6 +119,33 @@ def test_a_small_channel_of_a_depthwise_convolution_keeps_its_bits(layer, backen
     for want, free, one in zip(*results.values(), strict=True):
         noise = rounding_noise(free, want), rounding_noise(one, want)
         assert (noise[0] < 0.08).all() and noise[1].max() > 10 * noise[0].max()
+
+
+@pytest.mark.parametrize(
+    'stock, integer',
+    [(nn.Conv2d, IntConv2d), (nn.ConvTranspose2d, IntConvTranspose2d), (nn.Linear, IntLinear)],
+)
+def test_a_dense_weight_keeps_the_bits_of_small_filters_and_of_small_inputs(
+    stock, integer, backend
+):
+    """Inputs and gradients are signs, which have no rounding noise: all of it is the weight's."""
+    torch.manual_seed(1)
+    sizes = (16, 16) if stock is nn.Linear else (16, 16, 1)
+    twin = stock(*sizes, bias=False)
+    scales = 2.0 ** -torch.arange(16.0)
+    rest = [1] * (twin.weight.dim() - 2)
+    twin.weight.data *= scales.view(16, 1, *rest) * scales.view(1, 16, *rest)
+    x, grad = (torch.randn(64, 16, *rest).sign() for _ in range(2))
+    results = []
+    for layer in (twin, *(integer(*sizes, bias=False, exponents=e) for e in ('free', 'tensor'))):
+        layer.load_state_dict(twin.state_dict())
+        leaf = x.clone().requires_grad_()
+        out = layer(leaf)
+        out.backward(grad)
+        results.append([t.detach().flatten(1).T for t in (out, leaf.grad)])
+    for want, free, one in zip(*results, strict=True):
+        noise = [(got - want).norm(dim=1) / want.norm(dim=1) for got in (free, one)]
+        assert (noise[0] < 0.05).all() and noise[1].max() > 10 * noise[0].max()
 
 
 def test_a_small_head_of_a_product_keeps_its_bits(backend):

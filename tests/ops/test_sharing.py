@@ -18,6 +18,7 @@ from mmint.ops import sharing
 from mmint.ops.checkpoint import make_checkpoint_replay
 from mmint.ops.mapper import SUM_BITS
 from mmint.ops.run import Moment, Site, current_run
+from mmint.ops.weights import map_weight
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 def linear(weight, x, call):
     """A use of ``weight``, number ``call`` of one layer."""
     one = mapper(call=call)
-    return ops.linear(x, weight, one(weight, Role.WEIGHT), None, one)
+    return ops.linear(x, weight, map_weight(weight, one), None, one)
 
 
 def gradients_alone(weight, inputs, grads):

@@ -33,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
     const int64_t first = one ? threadIdx.x : 0, step = one ? (int64_t)THREADS : 1;
     uint32_t slow = 0;
     for (int64_t g = one ? 0 : threadIdx.x; g < p.groups; g += one ? 1 : (int64_t)THREADS) {
-        int exponent = exponent_at(p.a_exponents, g) + exponent_at(p.b_exponents, g), excess = 0;
+        const int of_a = exponent_at(p.a_exponents, g), of_b = exponent_at(p.b_exponents, g);
+        int exponent = of_a + of_b, excess = 0;
         int64_t largest = 0;
         if (p.bias && finite) excess = bias_excess(top, exponent);
         exponent += excess;
@@ -49,8 +50,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) prepare(preparation p) {
         if (one) largest = block_max(largest);
         const bool fits = p.bound + largest < (int64_t)1 << 31;
         const int fast = !excess && fits && scale_is_exact(exponent, SCALED_INT32);
-        const bool zeros = !p.bias && exponent < ZEROS_EXPONENT / 2; /* right at any exponent */
-        if (zeros) exponent = 0;
+        const bool zeros = !p.bias && (of_a == ZEROS_EXPONENT || of_b == ZEROS_EXPONENT);
+        if (zeros) exponent = 0; /* right at any */
         slow |= !fast && !zeros;
         if (!one || threadIdx.x == 0) p.states[g] = {exponent, excess, (int32_t)top, 0, 0, 0};
     }
