@@ -4,6 +4,7 @@ python tools/benchmark.py ops [--threads 1,2] [--quick] [--json FILE]
 python tools/benchmark.py ops --device cuda [--quick] [--json FILE]
 python tools/benchmark.py norms [--threads 1,2] [--quick] [--json FILE]
 python tools/benchmark.py train --config CONFIG [--device cuda] [--json FILE]
+python tools/benchmark.py families [--only NAME...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def main() -> None:
     command.add_argument('--bits', type=int, default=8)
     command.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     command.set_defaults(run=train)
+    command = commands.add_parser('families', help='whole training steps of twenty models')
+    command.add_argument('--json', metavar='FILE', help='write the results here')
+    command.add_argument('--only', nargs='+', metavar='NAME', help='some of them')
+    command.add_argument('--seconds', type=float, default=5.0, help='for each comparison')
+    command.set_defaults(run=families)
     args = parser.parse_args()
     args.run(args)
 
@@ -77,6 +83,13 @@ def train(args: argparse.Namespace) -> None:
         args.json,
     )
     print(json.dumps(result, indent=2))
+
+
+def families(args: argparse.Namespace) -> None:
+    """Training steps of twenty models."""
+    from benchmarks.families import families as run
+
+    run(args)
 
 
 if __name__ == '__main__':

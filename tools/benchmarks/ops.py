@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import torch.nn.functional as F
 from mmint.backends import Geometry, cpu, reference
 from mmint.numerics import FixedPoint, RandomBits, Role
 
+from .machine import machine
 from .results import save
 
 PASSES = ('forward', 'input_grad', 'weight_grad')
@@ -309,8 +309,7 @@ def ops(args: argparse.Namespace) -> None:
     sizes = GEMM_SIZES
     if args.quick:
         layers, sizes = layers[::4], GEMM_SIZES[:3]
-    print(f'{platform.processor() or platform.machine()}, level {cpu.level()}, PyTorch '
-          f'{torch.__version__}')  # fmt: skip
+    print(machine())
     rows = []
     for work in [lambda s=s: gemm_rows(s, threads, args.seconds) for s in sizes] + [
         lambda c=c: convolution_rows(c, threads, args.seconds) for c in layers

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmint.openmmlab.engine.runner import to_integer
 
+from . import ops
 from .gpu import FLOATS, alternate, gpu, in_precision
 from .results import save
 
@@ -68,21 +67,22 @@ def run(
 
 def on_cpu(cfg: Config, batch: int, size: tuple[int, int] | None, repeats: int) -> Iterator[dict]:
     """Times, then peaks, on the CPU."""
+    steps = step_pair(cfg, batch, size)
+    yield dict(size=steps['int8'].size)
+    int8_ms, float_ms = ops.alternate(list(steps.values()), 0, repeats)
+    result = dict(int8_ms=round(int8_ms, 1), float_ms=round(float_ms, 1))
+    yield result | dict(ratio=round(float_ms / int8_ms, 3))
+    for kind, step in steps.items():
+        yield {f'{kind}_peak_mb': round(peak_memory(step) / 2**20, 1)}
+
+
+def step_pair(cfg: Config, batch: int, size: tuple[int, int] | None) -> dict[str, Step]:
+    """The steps of both kinds, ``int8`` and ``float``, each taken once: optimizers have states."""
     steps = {}
     for kind, its_cfg in (('int8', to_integer(cfg)), ('float', cfg)):
         steps[kind] = Step(its_cfg, batch, size)
-        steps[kind]()  # fills the optimizer's state
-    yield dict(size=steps['int8'].size)
-    times = {kind: [] for kind in steps}
-    for _ in range(repeats):
-        for kind, step in steps.items():
-            started = time.perf_counter()
-            step()
-            times[kind].append(1e3 * (time.perf_counter() - started))
-    result = {f'{kind}_ms': round(statistics.median(times[kind]), 1) for kind in steps}
-    yield result | dict(ratio=round(result['float_ms'] / result['int8_ms'], 3))
-    for kind, step in steps.items():
-        yield {f'{kind}_peak_mb': round(peak_memory(step) / 2**20, 1)}
+        steps[kind]()
+    return steps
 
 
 def on_gpu(
