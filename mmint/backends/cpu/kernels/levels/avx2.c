@@ -14,13 +14,13 @@
 #pragma GCC target("avx2,fma")
 #endif
 
+#include "avx2_packing.h"
 #include "avx2_philox.h"
 #include "avx2_rounding.h"
 #include "avx2_sgd.h"
 #include "avx2_tile.h"
 #include "avx2_transpose.h"
 #include "level.h"
-#include "portable_packing.h"
 #include "elements/addition_loops.h"
 #include "elements/activation_loops.h"
 #include "elements/interpolation_loops.h"
@@ -132,114 +132,7 @@ static inline void stage(float (*made)[16], const f8 *f) {
         x##r = _mm256_add_epi32(x##r, _mm256_madd_epi16(t, b0)); \
         y##r = _mm256_add_epi32(y##r, _mm256_madd_epi16(t, b1)); \
     }
-static void tile_avx2(TILE_PARAMETERS){TILE_BODY(MULTIPLY_AVX2)}
-
-/* ---- packing ---- */
-
-INLINE void pack_rows_avx2_body(int16_t *dst, const void *const *rows, int lanes, long length,
-                                int wide) {
-    for (int first = 0; first < lanes; first += 8) {
-        const int here = lanes - first < 8 ? lanes - first : 8;
-        for (long k = 0; k < length; k += 16) {
-            const long left = length - k;
-            __m256i v[8];
-            int16_t rest[16];
-#pragma GCC unroll 8
-            for (int l = 0; l < 8; l++) {
-                if (l >= here) {
-                    v[l] = _mm256_setzero_si256();
-                } else if (left >= 16) {
-                    v[l] = wide ? LOAD((const int16_t *)rows[first + l] + k)
-                                : _mm256_cvtepi8_epi16(_mm_loadu_si128(
-                                      (const void *)((const int8_t *)rows[first + l] + k)));
-                } else {
-                    for (int i = 0; i < 16; i++)
-                        rest[i] = i >= left ? 0
-                                  : wide    ? ((const int16_t *)rows[first + l])[k + i]
-                                            : ((const int8_t *)rows[first + l])[k + i];
-                    v[l] = LOAD(rest);
-                }
-            }
-            transpose8(v);
-            int16_t *to = dst + (k * lanes + 2 * first);
-            const long groups = left >= 16 ? 8 : (left + 1) / 2;
-            for (int g = 0; g < groups; g++) {
-                if (here == 6)
-                    store6(to + g * 2 * lanes, v[g]);
-                else
-                    STORE(to + g * 2 * lanes, v[g]);
-            }
-        }
-    }
-}
-
-static void pack_rows_avx2(int16_t *dst, const void *const *rows, int lanes, long length,
-                           int wide) {
-    if (lanes == MR)
-        wide ? pack_rows_avx2_body(dst, rows, MR, length, 1)
-             : pack_rows_avx2_body(dst, rows, MR, length, 0);
-    else
-        wide ? pack_rows_avx2_body(dst, rows, NR, length, 1)
-             : pack_rows_avx2_body(dst, rows, NR, length, 0);
-}
-
-/* `count` bytes and zeros up to 8. */
-INLINE uint64_t load8(const uint8_t *p, int count) {
-    uint64_t all = 0;
-    uint32_t low, high;
-    if (count >= 8) {
-        memcpy(&all, p, 8);
-    } else if (count >= 4) { /* two halves that overlap */
-        memcpy(&low, p, 4);
-        memcpy(&high, p + count - 4, 4);
-        all = low | (uint64_t)high << 8 * (count - 4);
-    } else {
-        for (int i = 0; i < count; i++) all |= (uint64_t)p[i] << 8 * i;
-    }
-    return all;
-}
-
-/* `count` bytes and zeros up to 16. */
-INLINE __m128i load_some(const void *p, int count) {
-    return _mm_set_epi64x((long long)load8((const uint8_t *)p + 8, count - 8),
-                          (long long)load8(p, count));
-}
-
-static void pack_columns_avx2(int16_t *dst, const void *const *columns, long length, int lanes,
-                              int count, int wide) {
-    const long whole = wide ? 0 : length / 2;
-    if (lanes == MR &&
-        count >= 8) { /* eight lanes are there to be read: two too many are stored, */
-        for (long g = 0; g < whole; g++, dst += 2 * MR) { /* and overwritten by the next six */
-            const __m128i pairs = _mm_unpacklo_epi8(_mm_loadl_epi64(columns[2 * g]),
-                                                    _mm_loadl_epi64(columns[2 * g + 1]));
-            if (g + 1 < whole)
-                STORE(dst, _mm256_cvtepi8_epi16(pairs));
-            else
-                store6(dst, _mm256_cvtepi8_epi16(pairs));
-        }
-    } else if (lanes == MR) {
-        const int here = count < MR ? count : MR;
-        for (long g = 0; g < whole; g++, dst += 2 * MR)
-            store6(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(
-                            load_some(columns[2 * g], here), load_some(columns[2 * g + 1], here))));
-    } else {
-        for (long g = 0; g < whole; g++, dst += 2 * NR) {
-            __m128i u0, u1;
-            if (count >= NR) {
-                u0 = _mm_loadu_si128(columns[2 * g]);
-                u1 = _mm_loadu_si128(columns[2 * g + 1]);
-            } else {
-                u0 = load_some(columns[2 * g], count);
-                u1 = load_some(columns[2 * g + 1], count);
-            }
-            STORE(dst, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(u0, u1)));
-            STORE(dst + 16, _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(u0, u1)));
-        }
-    }
-    if (2 * whole < length)
-        pack_columns_loop(dst, columns + 2 * whole, length - 2 * whole, lanes, count, wide);
-}
+static void tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
 
 /* ---- mapping ---- */
 
@@ -494,9 +387,10 @@ static uint32_t relu_grad_avx2(const float *g, float *out, const uint8_t *positi
 
 void fill_avx2(level_t *t) {
     t->name = "avx2";
-    t->tile = tile_avx2;
-    t->pack_rows = pack_rows_avx2;
-    t->pack_columns = pack_columns_avx2;
+    t->pairs.tile = tile_avx2;
+    t->pairs.pack_rows = pack_rows_avx2;
+    t->pairs.pack_columns = pack_columns_avx2;
+    t->bytes = t->pairs;
     t->add_products = add_products_loop;
     t->finish_row = finish_row_loop;
     t->winograd_filters = winograd_filters_loop;

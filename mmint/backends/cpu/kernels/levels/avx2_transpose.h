@@ -4,6 +4,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "integers.h"
 
@@ -36,6 +37,28 @@ INLINE void transpose8(__m256i *v) {
 INLINE void store6(int16_t *dst, __m256i v) {
     _mm_storeu_si128((void *)dst, _mm256_castsi256_si128(v));
     _mm_storel_epi64((void *)(dst + 8), _mm256_extracti128_si256(v, 1));
+}
+
+/* `count` bytes and zeros up to 8. */
+INLINE uint64_t load8(const uint8_t *p, int count) {
+    uint64_t all = 0;
+    uint32_t low, high;
+    if (count >= 8) {
+        memcpy(&all, p, 8);
+    } else if (count >= 4) { /* two halves that overlap */
+        memcpy(&low, p, 4);
+        memcpy(&high, p + count - 4, 4);
+        all = low | (uint64_t)high << 8 * (count - 4);
+    } else {
+        for (int i = 0; i < count; i++) all |= (uint64_t)p[i] << 8 * i;
+    }
+    return all;
+}
+
+/* `count` bytes and zeros up to 16. */
+INLINE __m128i load_some(const void *p, int count) {
+    return _mm_set_epi64x((long long)load8((const uint8_t *)p + 8, count - 8),
+                          (long long)load8(p, count));
 }
 
 #endif

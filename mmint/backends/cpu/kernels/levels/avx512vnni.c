@@ -1,4 +1,4 @@
-/* AVX-512 with VNNI: the tile. */
+/* AVX-512 with VNNI: the tiles. */
 #include "machine.h"
 
 #if MMINT_X86
@@ -19,6 +19,13 @@
 
 #include "avx2_tile.h"
 #include "level.h"
+#include "vnni_packing.h"
+
+#define VNNI_ROWS 16 /* chains, of which ten hide the latency; filters are often multiples of it */
+#define VNNI_LANES 16
+#define DPBUSD(sums, lanes, row) \
+    (vnni_words) _mm512_dpbusd_epi32((__m512i)(sums), (__m512i)(lanes), (__m512i)(row))
+#include "vnni_tile.h"
 
 /* Two groups at once, so that twelve chains hide the latency. */
 #define START_512(r)                                                                  \
@@ -84,7 +91,8 @@ static void tile_avx512vnni(TILE_PARAMETERS) {
 
 void fill_avx512vnni(level_t *t) {
     t->name = "avx512vnni";
-    t->tile = tile_avx512vnni;
+    t->pairs.tile = tile_avx512vnni;
+    t->bytes = VNNI_FORM(VNNI_ROWS);
 }
 
 #if defined(__clang__)

@@ -1,4 +1,4 @@
-/* AVX-VNNI: the tile's multiplication and addition in one instruction. */
+/* AVX-VNNI: the tiles' multiplications and additions in one instruction. */
 #include "machine.h"
 
 #if MMINT_X86
@@ -16,6 +16,13 @@
 
 #include "avx2_tile.h"
 #include "level.h"
+#include "vnni_packing.h"
+
+#define VNNI_ROWS 6
+#define VNNI_LANES 8
+#define DPBUSD(sums, lanes, row) \
+    (vnni_words) _mm256_dpbusd_avx_epi32((__m256i)(sums), (__m256i)(lanes), (__m256i)(row))
+#include "vnni_tile.h"
 
 #define MULTIPLY_AVXVNNI(r)                          \
     {                                                \
@@ -27,7 +34,8 @@ static void tile_avxvnni(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVXVNNI) }
 
 void fill_avxvnni(level_t *t) {
     t->name = "avxvnni";
-    t->tile = tile_avxvnni;
+    t->pairs.tile = tile_avxvnni;
+    t->bytes = VNNI_FORM(VNNI_ROWS);
 }
 
 #if defined(__clang__)

@@ -9,8 +9,8 @@
 
 #include <stdint.h>
 
-/* A tile of a product: MR rows (broadcast) by NR lanes; depth in groups of two int16, 32 bits. */
-enum { MR = 6, NR = 16, TILE = MR * NR };
+/* A tile of a product: MR rows (broadcast) by NR lanes. MOST_ROWS and MOST_TILE are of any form. */
+enum { MR = 6, NR = 16, TILE = MR * NR, MOST_ROWS = 16, MOST_TILE = MOST_ROWS * NR };
 
 struct extent;        /* products/extent.h */
 struct results;       /* products/tile.h */
@@ -28,20 +28,34 @@ struct winograd_places;
 struct winograd_points;
 struct winograd_grad_job; /* products/winograd_parts.h */
 
+/* A way to multiply: rows by lanes, in groups of depth that fill 32 bits. A panel holds them as
+ * (group, row or lane, depth within the group). */
+typedef struct form {
+    int rows;  /* of a tile, by NR lanes */
+    int depth; /* of a group: two int16, or four int8 */
+    int heads; /* words that open a panel of rows for each of them: what its sums start from */
+
+    /* (int32) c_out = c_in (NULL: 0) + a * b; or, where `results` is there, to float32. */
+    void (*tile)(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
+                 int32_t *c_out, const struct results *results);
+    /* Depth k of a lane is rows[lane][k], k < length; zeros up to a whole group. */
+    void (*pack_rows)(int32_t *panel, const void *const *rows, int lanes, long length, int wide);
+    /* Depth k of a lane is columns[k][lane], lane < count; zeros up to `lanes`, a whole group.
+     * `count` lanes may be read, also where they are more than `lanes`. */
+    void (*pack_columns)(int32_t *panel, const void *const *columns, long length, int lanes,
+                         int count, int wide);
+    /* What remains to be done with packed groups (NULL: nothing), for rows with the heads. */
+    void (*complete_rows)(int32_t *heads, const int32_t *panel, int rows, long groups);
+    void (*complete_lanes)(int32_t *panel, long groups);
+} form_t;
+
 typedef struct {
     const char *name;
 
     /* ---- products ---- */
 
-    /* (int32) c_out = c_in (NULL: 0) + a * b; or, where `results` is there, to float32. */
-    void (*tile)(const int32_t *a, const int32_t *b, long groups, const int32_t *c_in,
-                 int32_t *c_out, const struct results *results);
-    /* dst[k / 2][lane][k % 2] = rows[lane][k], k < length, zero-padded to an even length. */
-    void (*pack_rows)(int16_t *dst, const void *const *rows, int lanes, long length, int wide);
-    /* dst[k / 2][lane][k % 2] = columns[k][lane], lane < count; zeros up to `lanes`, even k.
-     * `count` lanes may be read, also where they are more than `lanes`. */
-    void (*pack_columns)(int16_t *dst, const void *const *columns, long length, int lanes,
-                         int count, int wide);
+    /* Of int16, MR rows at a time, without heads; of int8, which may be the same. */
+    form_t pairs, bytes;
     /* sum[c] += a[c] * b[c] */
     void (*add_products)(int32_t *sum, const void *a, const void *b, long n, int wide);
     /* made[c] = (sum[c] + bias[c]) * scales[c], noted in lane 0 of `seen`. */

@@ -55,6 +55,6 @@ static void tile_neon(const int32_t *a, const int32_t *b, long groups, const int
 
 void fill_neon(level_t *t) {
     t->name = "neon";
-    t->tile = tile_neon;
+    t->pairs.tile = t->bytes.tile = tile_neon;
 }
 #endif

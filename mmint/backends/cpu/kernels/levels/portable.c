@@ -70,11 +70,15 @@ static void tile_portable(const int32_t *a, const int32_t *b, long groups, const
 }
 
 void fill_portable(level_t *t) {
+    const form_t pairs = {.rows = MR,
+                          .depth = 2,
+                          .tile = tile_portable,
+                          .pack_rows = pack_rows_loop,
+                          .pack_columns = pack_columns_loop};
     *t = (level_t){
         .name = "portable",
-        .tile = tile_portable,
-        .pack_rows = pack_rows_loop,
-        .pack_columns = pack_columns_loop,
+        .pairs = pairs,
+        .bytes = pairs,
         .add_products = add_products_loop,
         .finish_row = finish_row_loop,
         .winograd_filters = winograd_filters_loop,

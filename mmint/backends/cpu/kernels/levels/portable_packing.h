@@ -4,8 +4,9 @@
 
 #include <stdint.h>
 
-static inline void pack_rows_loop(int16_t *dst, const void *const *rows, int lanes, long length,
+static inline void pack_rows_loop(int32_t *panel, const void *const *rows, int lanes, long length,
                                   int wide) {
+    int16_t *dst = (int16_t *)panel;
     for (long k = 0; k < (length + 1) / 2 * 2; k++)
         for (int l = 0; l < lanes; l++)
             dst[(k / 2 * lanes + l) * 2 + k % 2] = k >= length ? 0
@@ -13,8 +14,9 @@ static inline void pack_rows_loop(int16_t *dst, const void *const *rows, int lan
                                                                : ((const int8_t *)rows[l])[k];
 }
 
-static inline void pack_columns_loop(int16_t *dst, const void *const *columns, long length,
+static inline void pack_columns_loop(int32_t *panel, const void *const *columns, long length,
                                      int lanes, int count, int wide) {
+    int16_t *dst = (int16_t *)panel;
     for (long k = 0; k < (length + 1) / 2 * 2; k++)
         for (int l = 0; l < lanes; l++)
             dst[(k / 2 * lanes + l) * 2 + k % 2] = k >= length || l >= count ? 0

@@ -59,8 +59,9 @@ static void gather(const operand_t *o, const grid_points *at, int width, const v
     }
 }
 
-void pack(const operand_t *o, long lane, int width, long g0, long g1, int32_t *dst, char *scratch) {
-    const long per_tap = tap_groups(o), size = o->wide ? 2 : 1;
+static void pack(const operand_t *o, const form_t *form, long lane, int width, long g0, long g1,
+                 int32_t *dst, char *scratch) {
+    const long per_tap = tap_groups(o, form), size = o->wide ? 2 : 1;
     const void *rows[NR];
     grid_points at = {.count = 0};
     if (o->kind == PIXELS) {
@@ -68,20 +69,21 @@ void pack(const operand_t *o, long lane, int width, long g0, long g1, int32_t *d
         if (o->pixels.merged_taps) gather(o, &at, width, rows, scratch);
     }
     for (long g = g0; g < g1;) {
-        const long tap = g / per_tap, c0 = (g - tap * per_tap) * 2;
+        const long tap = g / per_tap, c0 = (g - tap * per_tap) * form->depth;
         const long upto = least(g1, (tap + 1) * per_tap);
-        const long length = least(o->channels - c0, (upto - g) * 2);
-        int16_t *to = (int16_t *)(dst + (g - g0) * width);
+        const long length = least(o->channels - c0, (upto - g) * form->depth);
+        int32_t *to = dst + (g - g0) * width;
         g = upto;
         if (o->kind == COLUMNS) {
             const char *from = o->base + o->tap_offset[tap] + lane * size;
             const int count = (int)least(NR, o->lanes - lane);
-            for (long k = 0; k < length; k += COLUMN_BATCH, to += COLUMN_BATCH * width) {
+            for (long k = 0; k < length; k += COLUMN_BATCH) {
                 const void *columns[COLUMN_BATCH];
                 const long batch = least(COLUMN_BATCH, length - k);
                 for (long i = 0; i < batch; i++)
                     columns[i] = from + (c0 + k + i) * o->channel_stride;
-                level->pack_columns(to, columns, batch, width, count, o->wide);
+                form->pack_columns(to + k / form->depth * width, columns, batch, width, count,
+                                   o->wide);
             }
             continue;
         }
@@ -102,8 +104,21 @@ void pack(const operand_t *o, long lane, int width, long g0, long g1, int32_t *d
                               : at.image[l] + (y * p->width + x) * p->pixel_stride + c0 * size;
             }
         }
-        level->pack_rows(to, here, width, length, o->wide);
+        form->pack_rows(to, here, width, length, o->wide);
     }
+}
+
+void pack_rows(const operand_t *o, const form_t *form, long panel, long g0, long g1, int32_t *dst,
+               char *scratch) {
+    int32_t *groups = dst + form->heads * form->rows;
+    pack(o, form, panel * form->rows, form->rows, g0, g1, groups, scratch);
+    if (form->complete_rows) form->complete_rows(dst, groups, form->rows, g1 - g0);
+}
+
+void pack_lanes(const operand_t *o, const form_t *form, long panel, long g0, long g1, int32_t *dst,
+                char *scratch) {
+    pack(o, form, panel * NR, NR, g0, g1, dst, scratch);
+    if (form->complete_lanes) form->complete_lanes(dst, g1 - g0);
 }
 
 void pixel_rows(const operand_t *o, long tap, long first, long count, const void **rows,

@@ -1,10 +1,11 @@
 /* Where a product's rows and lanes lie in memory, and how they are packed for the tiles.
  *
- * Depth runs over (tap, channel), channels in groups of two; a tap is a position of a
+ * Depth runs over (tap, channel), channels in the groups of a form; a tap is a position of a
  * convolution's kernel, and a plain matrix has one. Strides and offsets are in bytes. */
 #ifndef MMINT_OPERAND_H
 #define MMINT_OPERAND_H
 
+#include "levels/level.h"
 #include "memory.h"
 
 typedef enum {
@@ -33,13 +34,21 @@ typedef struct {
     const char *zeros; /* at least `channels` zero elements and 64 bytes more; PIXELS only */
 } operand_t;
 
-INLINE long tap_groups(const operand_t *o) { return div_up(o->channels, 2); }
+/* How operands of this width are multiplied. */
+INLINE const form_t *form_for(int wide) { return wide ? &level->pairs : &level->bytes; }
+
+INLINE long tap_groups(const operand_t *o, const form_t *form) {
+    return div_up(o->channels, form->depth);
+}
 
 /* Bytes of scratch memory that `pack` wants. */
 long pack_scratch(const operand_t *o);
 
-/* Packs groups g0 ... g1 - 1 of `width` (MR or NR) lanes from `lane` on. */
-void pack(const operand_t *o, long lane, int width, long g0, long g1, int32_t *dst, char *scratch);
+/* Packs groups g0 ... g1 - 1 of a panel of rows, heads and all, or of lanes. */
+void pack_rows(const operand_t *o, const form_t *form, long panel, long g0, long g1, int32_t *dst,
+               char *scratch);
+void pack_lanes(const operand_t *o, const form_t *form, long panel, long g0, long g1, int32_t *dst,
+                char *scratch);
 
 /* PIXELS the other way round: rows[i] is where pixel first + i reads, for tap `tap`, i < count.
  * `scratch` holds count * (channels + 64) elements where taps are merged. */

@@ -12,6 +12,7 @@ enum {
 
 typedef struct {
     const product_t *p;
+    const form_t *form;
     long panels, lane_panels, groups, block, blocks; /* panels of rows, of lanes */
     long at_once, jobs;                              /* panels of lanes a job */
     int widened;                                     /* each block's sums go to int64 */
@@ -24,17 +25,18 @@ static long block_start(const worker_t *w, long block) {
     return least(block * w->block, w->groups);
 }
 
-/* Packed rows: blocks of panels of groups. */
+/* Packed rows: blocks of panels of heads and groups. */
 static long rows_at(const worker_t *w, long block, long panel) {
+    const form_t *form = w->form;
     const long first = block_start(w, block), size = block_start(w, block + 1) - first;
-    return MR * (first * w->panels + size * panel);
+    return form->rows * ((first + form->heads * block) * w->panels + (form->heads + size) * panel);
 }
 
 /* Finishes a tile that has no fast way: with int64 sums, or beyond what `finish` calls fast. */
 static void finish_tile(const worker_t *w, const int32_t *sums, const int64_t *wide, long panel,
                         long lane, int count, const long *place, extent_t *seen) {
     const finish_t *finish = w->p->finish;
-    const long first = panel * MR, rows = least(MR, w->p->a.lanes - first);
+    const long first = panel * w->form->rows, rows = least(w->form->rows, w->p->a.lanes - first);
     const long step = w->p->finish_step;
     for (long r = 0; r < rows; r++) {
         float *out = w->p->out + (first + r) * w->p->row_stride;
@@ -52,6 +54,8 @@ static void work(const worker_t *w, long first, long last, extent_t *seen) {
     static const int32_t none[NR];
     static const float ones[NR] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     const product_t *p = w->p;
+    const form_t *form = w->form;
+    const int height = form->rows, tile_size = height * NR;
     const finish_t *f = p->finish;
     const int fast = p->finish_step ? f->all_fast : f->fast;
     const long per_image = p->grid_h * p->grid_w;
@@ -76,8 +80,8 @@ static void work(const worker_t *w, long first, long last, extent_t *seen) {
         const long g0 = block_start(w, block), g1 = block_start(w, block + 1);
         const int is_last = block + 1 >= w->blocks;
         for (long j = first; j < last; j++)
-            pack(&p->b, j * NR, NR, g0, g1, w->lanes + (j - first) * w->block * NR, w->scratch);
-        const long chunk = most(1, ROW_BYTES / (4 * MR * most(1, g1 - g0)));
+            pack_lanes(&p->b, form, j, g0, g1, w->lanes + (j - first) * w->block * NR, w->scratch);
+        const long chunk = most(1, ROW_BYTES / (4 * height * most(1, g1 - g0)));
         for (long i0 = 0; i0 < w->panels; i0 += chunk) {
             for (long j = first; j < last; j++) {
                 const long *to = place[j - first];
@@ -86,46 +90,47 @@ static void work(const worker_t *w, long first, long last, extent_t *seen) {
                     const int32_t *a = w->rows + rows_at(w, block, i);
                     const int32_t *b = w->lanes + (j - first) * w->block * NR;
                     const long index = (j - first) * w->panels + i;
-                    int32_t *sums = w->sums + (w->blocks > 1 ? index * TILE : 0);
+                    int32_t *sums = w->sums + (w->blocks > 1 ? index * tile_size : 0);
                     const int32_t *before = block && !w->widened ? sums : NULL;
                     if (is_last && fast && !w->widened) {
-                        results_t results = {.rows = (int)least(MR, p->a.lanes - i * MR),
+                        results_t results = {.rows = (int)least(height, p->a.lanes - i * height),
                                              .row_scale = ones,
                                              .lane_scale = f->same};
                         if (p->finish_step && f->by_lane)
                             results.lane_scale = f->scales + j * NR;
                         else if (p->finish_step) {
-                            results.row_scale = f->scales + i * MR;
+                            results.row_scale = f->scales + i * height;
                             results.lane_scale = ones;
                         }
                         if (f->bias) {
-                            results.row_bias = f->by_lane ? none : f->bias32 + i * MR;
+                            results.row_bias = f->by_lane ? none : f->bias32 + i * height;
                             results.lane_bias = f->by_lane ? f->bias32 + j * NR : none;
                         }
-                        float *out = p->out + i * MR * p->row_stride;
+                        float *out = p->out + i * height * p->row_stride;
                         if (direct[j - first]) {
                             results.out = out + to[0];
                             results.stride = p->row_stride;
                             results.seen = seen;
-                            level->tile(a, b, g1 - g0, before, NULL, &results);
+                            form->tile(a, b, g1 - g0, before, NULL, &results);
                             continue;
                         }
-                        float made[TILE];
+                        float made[MOST_TILE];
                         extent_t part = {{0}, {0}};
                         results.out = made;
                         results.stride = NR;
                         results.seen = &part;
-                        level->tile(a, b, g1 - g0, before, NULL, &results);
+                        form->tile(a, b, g1 - g0, before, NULL, &results);
                         extent_join(seen, &part, lanes);
                         for (long r = 0; r < results.rows; r++, out += p->row_stride)
                             for (int l = 0; l < lanes; l++) out[to[l]] = made[NR * r + l];
                         continue;
                     }
-                    level->tile(a, b, g1 - g0, before, sums, NULL);
+                    form->tile(a, b, g1 - g0, before, sums, NULL);
                     int64_t *wide = NULL;
                     if (w->widened) {
-                        wide = w->wide_sums + index * TILE;
-                        for (int e = 0; e < TILE; e++) wide[e] = (block ? wide[e] : 0) + sums[e];
+                        wide = w->wide_sums + index * tile_size;
+                        for (int e = 0; e < tile_size; e++)
+                            wide[e] = (block ? wide[e] : 0) + sums[e];
                     }
                     if (is_last) finish_tile(w, sums, wide, i, j * NR, lanes, to, seen);
                 }
@@ -138,16 +143,19 @@ static void work_on_job(const worker_t *w, long job, extent_t *seen) {
     work(w, job * w->at_once, least(w->lane_panels, (job + 1) * w->at_once), seen);
 }
 
-static void pack_rows(const worker_t *w, long panel) {
-    for (long block = 0; block < w->blocks; block++)
-        pack(&w->p->a, panel * MR, MR, block_start(w, block), block_start(w, block + 1),
-             w->rows + rows_at(w, block, panel), w->scratch);
+static void pack_blocks(const worker_t *w, long panel) {
+    for (long block = 0; block < most(w->blocks, 1); block++)
+        pack_rows(&w->p->a, w->form, panel, block_start(w, block), block_start(w, block + 1),
+                  w->rows + rows_at(w, block, panel), w->scratch);
 }
 
 static worker_t prepare(const product_t *p, int threads) {
-    const long limit = int32_groups(p->largest);
-    worker_t w = {.p = p, .panels = div_up(p->a.lanes, MR), .lane_panels = div_up(p->b.lanes, NR)};
-    w.groups = p->b.taps * tap_groups(&p->b);
+    const form_t *form = form_for(p->a.wide);
+    const long limit = int32_groups(form, p->largest);
+    worker_t w = {.p = p, .form = form};
+    w.panels = div_up(p->a.lanes, form->rows);
+    w.lane_panels = div_up(p->b.lanes, NR);
+    w.groups = p->b.taps * tap_groups(&p->b, form);
     w.blocks = div_up(w.groups, BLOCK);
     w.block = w.blocks ? div_up(w.groups, w.blocks) : 1;
     w.widened = w.groups > limit;
@@ -155,22 +163,24 @@ static worker_t prepare(const product_t *p, int threads) {
         w.block = least(w.block, limit);
         w.blocks = div_up(w.groups, w.block);
     }
-    const int many = w.blocks > 1 || 4 * MR * w.panels * w.groups > ROW_BYTES;
+    const int many = w.blocks > 1 || 4 * form->rows * w.panels * w.groups > ROW_BYTES;
     w.at_once = many ? most(1, least(BLOCK_LANES, w.lane_panels / (2 * threads))) : 1;
     w.jobs = w.panels ? div_up(w.lane_panels, w.at_once) : 0;
     return w;
 }
 
 static int32_t *rows_allocate(const worker_t *w) {
-    return allocate((size_t)(w->panels * w->groups * MR) * 4);
+    const long heads = w->form->heads * most(1, w->blocks);
+    return allocate((size_t)(w->panels * (heads + w->groups) * w->form->rows) * 4);
 }
 
 /* What each thread has of its own; is it there? */
 static int worker_allocate(worker_t *w) {
+    const size_t tile_size = (size_t)w->form->rows * NR;
     const size_t tiles = (size_t)(w->blocks > 1 ? w->at_once * w->panels : 1);
     w->lanes = allocate((size_t)(w->at_once * w->block * NR) * 4);
-    w->sums = allocate(tiles * TILE * 4);
-    w->wide_sums = w->widened ? allocate(tiles * TILE * 8) : NULL;
+    w->sums = allocate(tiles * tile_size * 4);
+    w->wide_sums = w->widened ? allocate(tiles * tile_size * 8) : NULL;
     w->scratch = allocate((size_t)most(pack_scratch(&w->p->a), pack_scratch(&w->p->b)));
     return w->lanes && w->sums && w->scratch && (w->wide_sums || !w->widened);
 }
@@ -199,7 +209,7 @@ int product(const product_t *p, int threads, extent_t *seen) {
         }
 #pragma omp for schedule(static)
         for (long i = 0; i < shared.panels; i++)
-            if (ready) pack_rows(&w, i);
+            if (ready) pack_blocks(&w, i);
 #pragma omp for schedule(dynamic, 1)
         for (long job = 0; job < shared.jobs; job++)
             if (ready) work_on_job(&w, job, &found);
@@ -246,7 +256,7 @@ int product_batch(const product_t *p, const batch_t *batch, int threads, extent_
             const product_t item = item_of(p, batch, i);
             if (!ready) continue;
             w.p = &item;
-            for (long panel = 0; panel < w.panels; panel++) pack_rows(&w, panel);
+            for (long panel = 0; panel < w.panels; panel++) pack_blocks(&w, panel);
             for (long job = 0; job < w.jobs; job++) work_on_job(&w, job, &found);
         }
         worker_free(&w);

@@ -1,4 +1,8 @@
-/* Sums of products over a deep dimension, tile by tile, straight to float32. */
+/* Sums of products over a deep dimension, tile by tile, straight to float32.
+ *
+ * Exact: where an int32 is sure to hold the sum (`int32_groups`), the tiles add modulo 2**32, so that
+ * what they meet on the way may wrap around; longer sums are those of blocks that an int32 is sure to
+ * hold, added in int64. */
 #ifndef MMINT_PRODUCT_H
 #define MMINT_PRODUCT_H
 
@@ -29,9 +33,9 @@ typedef struct {
 
 int product_batch(const product_t *p, const batch_t *batch, int threads, extent_t *seen);
 
-/* How many groups of two products of that magnitude an int32 is sure to hold. */
-INLINE long int32_groups(double largest) {
-    return largest > 0 ? (long)(2147483647.0 / (2 * largest)) : 1l << 40;
+/* How many groups of products of that magnitude an int32 is sure to hold. */
+INLINE long int32_groups(const form_t *form, double largest) {
+    return largest > 0 ? (long)(2147483647.0 / (form->depth * largest)) : 1l << 40;
 }
 
 #endif

@@ -7,7 +7,7 @@
 #include "status.h"
 
 enum {
-    BLOCK = 256,     /* groups of two pixels at a time, as in product.c */
+    BLOCK = 256,     /* groups of pixels at a time, as in product.c */
     SUPERBLOCK = 4,  /* blocks whose gradient is packed at a time */
     JOB_PANELS = 4,  /* panels of lanes, of one tap, that share what is known of pixels */
     MOST_TAPS = 25   /* that are put into the result a panel at a time */
@@ -15,6 +15,7 @@ enum {
 
 typedef struct {
     const weight_grad_t *p;
+    const form_t *form;
     long groups, block, super, panels, lane_panels; /* panels of rows; of lanes, for one tap */
     int widened;
     int32_t *grad;
@@ -22,30 +23,46 @@ typedef struct {
     int64_t *wide_sums;
 } shared_t;
 
+/* Where a panel of the gradient lies that has `size` groups from group `first` of the superblock. */
+static long grad_at(const shared_t *s, long first, long size, long panel) {
+    const form_t *form = s->form;
+    const long before = first + form->heads * (first / s->block);
+    return form->rows * (before * s->panels + (form->heads + size) * panel);
+}
+
+static void pack_pixels(const shared_t *s, int32_t *lanes, const void **rows, long pixels,
+                        int count) {
+    s->form->pack_columns(lanes, rows, pixels, NR, count, s->p->x.wide);
+    if (s->form->complete_lanes) s->form->complete_lanes(lanes, div_up(pixels, s->form->depth));
+}
+
 /* Adds the pixels of the superblock at group g0 to the sums of lane panels first ... last - 1. */
 static void work(const shared_t *s, long g0, long g1, long tap, long first, long last,
                  int32_t *lanes, const void **rows, char *scratch) {
     const operand_t *x = &s->p->x;
     const long size = x->wide ? 2 : 1;
-    int32_t tile[TILE];
+    const form_t *form = s->form;
+    const long depth = form->depth, tile_size = form->rows * NR;
+    int32_t tile[MOST_TILE];
     for (long g = g0; g < g1; g += s->block) {
-        const long here = least(s->block, g1 - g), pixels = least(2 * here, x->lanes - 2 * g);
-        pixel_rows(x, tap, 2 * g, pixels, rows, scratch);
+        const long here = least(s->block, g1 - g);
+        const long pixels = least(depth * here, x->lanes - depth * g);
+        pixel_rows(x, tap, depth * g, pixels, rows, scratch);
         for (long i = 0; i < pixels; i++) rows[i] = (const char *)rows[i] + first * NR * size;
         for (long j = first; j < last; j++) {
             const int count = (int)least(NR, x->channels - j * NR);
-            level->pack_columns((int16_t *)lanes, rows, pixels, NR, count, x->wide);
+            pack_pixels(s, lanes, rows, pixels, count);
             for (long i = 0; i < pixels; i++) rows[i] = (const char *)rows[i] + NR * size;
-            const int32_t *a = s->grad + (g - g0) * MR * s->panels;
+            const int32_t *a = s->grad + grad_at(s, g - g0, here, 0);
             const long at = (tap * s->lane_panels + j) * s->panels;
-            for (long i = 0; i < s->panels; i++, a += here * MR) {
+            for (long i = 0; i < s->panels; i++, a += (form->heads + here) * form->rows) {
                 if (!s->widened) {
-                    int32_t *sums = s->sums + (at + i) * TILE;
-                    level->tile(a, lanes, here, g ? sums : NULL, sums, NULL);
+                    int32_t *sums = s->sums + (at + i) * tile_size;
+                    form->tile(a, lanes, here, g ? sums : NULL, sums, NULL);
                 } else {
-                    int64_t *wide = s->wide_sums + (at + i) * TILE;
-                    level->tile(a, lanes, here, NULL, tile, NULL);
-                    for (int e = 0; e < TILE; e++) wide[e] = (g ? wide[e] : 0) + tile[e];
+                    int64_t *wide = s->wide_sums + (at + i) * tile_size;
+                    form->tile(a, lanes, here, NULL, tile, NULL);
+                    for (int e = 0; e < tile_size; e++) wide[e] = (g ? wide[e] : 0) + tile[e];
                 }
             }
         }
@@ -72,25 +89,26 @@ static void store_taps(float *restrict out, float (*made)[NR], long count, long 
 static void work_and_finish(const shared_t *s, long j, int32_t *lanes, int32_t *tiles,
                             const void **rows, char *scratch) {
     const operand_t *x = &s->p->x;
+    const form_t *form = s->form;
     const long taps = x->taps, here = s->groups, size = x->wide ? 2 : 1;
+    const long tile_size = form->rows * NR;
     const long count = least(NR, x->channels - j * NR);
     const float scale = scale_of(s->p->exponent);
     float made[MOST_TAPS][NR];
     for (long t = 0; t < taps; t++) {
         pixel_rows(x, t, 0, x->lanes, rows, scratch);
         for (long i = 0; i < x->lanes; i++) rows[i] = (const char *)rows[i] + j * NR * size;
-        level->pack_columns((int16_t *)(lanes + t * here * NR), rows, x->lanes, NR, (int)count,
-                            x->wide);
+        pack_pixels(s, lanes + t * here * NR, rows, x->lanes, (int)count);
     }
     for (long i = 0; i < s->panels; i++) {
         for (long t = 0; t < taps; t++)
-            level->tile(s->grad + i * here * MR, lanes + t * here * NR, here, NULL,
-                        tiles + t * TILE, NULL);
-        for (long r = 0; r < least(MR, s->p->grad.lanes - i * MR); r++) {
-            float *out = s->p->out + ((i * MR + r) * x->channels + j * NR) * taps;
+            form->tile(s->grad + grad_at(s, 0, here, i), lanes + t * here * NR, here, NULL,
+                       tiles + t * tile_size, NULL);
+        for (long r = 0; r < least(form->rows, s->p->grad.lanes - i * form->rows); r++) {
+            float *out = s->p->out + ((i * form->rows + r) * x->channels + j * NR) * taps;
             for (long t = 0; t < taps; t++)
                 for (int l = 0; l < NR; l++)
-                    made[t][l] = (float)tiles[t * TILE + r * NR + l] * scale;
+                    made[t][l] = (float)tiles[t * tile_size + r * NR + l] * scale;
             store_taps(out, made, count, taps);
         }
     }
@@ -100,7 +118,7 @@ static void work_and_finish(const shared_t *s, long j, int32_t *lanes, int32_t *
 static void finish_row(const shared_t *s, long row) {
     const operand_t *x = &s->p->x;
     float *out = s->p->out + row * x->channels * x->taps;
-    const long panel = row / MR, r = row % MR;
+    const long rows = s->form->rows, panel = row / rows, r = row % rows;
     const int exponent = s->p->exponent;
     const int fast = !s->widened && scale_is_exact(exponent, SCALED_INT32);
     const float scale = fast ? scale_of(exponent) : 0;
@@ -113,7 +131,7 @@ static void finish_row(const shared_t *s, long row) {
             float made[MOST_TAPS][NR];
             for (long t = 0; t < taps; t++) {
                 const int32_t *sums =
-                    s->sums + ((t * s->lane_panels + j) * s->panels + panel) * TILE + r * NR;
+                    s->sums + (((t * s->lane_panels + j) * s->panels + panel) * rows + r) * NR;
                 for (int l = 0; l < NR; l++) made[t][l] = (float)sums[l] * scale;
             }
             store_taps(out + j * NR * taps, made, least(NR, channels - j * NR), taps);
@@ -122,7 +140,7 @@ static void finish_row(const shared_t *s, long row) {
     }
     for (long t = 0; t < x->taps; t++) {
         for (long j = 0; j < s->lane_panels; j++) {
-            const long at = ((t * s->lane_panels + j) * s->panels + panel) * TILE + r * NR;
+            const long at = (((t * s->lane_panels + j) * s->panels + panel) * rows + r) * NR;
             const long count = least(NR, x->channels - j * NR);
             for (long l = 0; l < count; l++) {
                 const long lane = j * NR + l;
@@ -138,8 +156,10 @@ static void finish_row(const shared_t *s, long row) {
 
 int weight_grad(const weight_grad_t *p, int threads) {
     const operand_t *x = &p->x;
-    const long limit = int32_groups(p->largest);
-    shared_t s = {.p = p, .groups = div_up(x->lanes, 2), .panels = div_up(p->grad.lanes, MR)};
+    const form_t *form = form_for(x->wide);
+    const long limit = int32_groups(form, p->largest), tile_size = form->rows * NR;
+    shared_t s = {.p = p, .form = form, .groups = div_up(x->lanes, form->depth)};
+    s.panels = div_up(p->grad.lanes, form->rows);
     s.lane_panels = div_up(x->channels, NR);
     s.widened = s.groups > limit;
     s.block = least(BLOCK, limit);
@@ -147,13 +167,14 @@ int weight_grad(const weight_grad_t *p, int threads) {
     const long all_panels = x->taps * s.lane_panels;
     const int few = s.groups && s.groups <= s.block && x->taps <= MOST_TAPS &&
                     !x->pixels.merged_taps && scale_is_exact(p->exponent, SCALED_INT32);
-    const size_t sums = (size_t)((few ? 1 : all_panels * s.panels) * TILE);
+    const size_t sums = (size_t)((few ? 1 : all_panels * s.panels) * tile_size);
     if (!all_panels || !s.panels) return OK;
     const long wanted = most(1, all_panels / (2 * threads));
     const long job_panels = x->pixels.merged_taps ? div_up(s.lane_panels, threads)
                                                   : least(least(JOB_PANELS, s.lane_panels), wanted);
     const long jobs_per_tap = div_up(s.lane_panels, job_panels);
-    s.grad = allocate((size_t)(least(s.super, s.groups) * MR * s.panels) * 4);
+    const long most_groups = least(s.super, s.groups) + form->heads * SUPERBLOCK;
+    s.grad = allocate((size_t)(most_groups * form->rows * s.panels) * 4);
     if (s.widened)
         s.wide_sums = calloc(sums, 8);
     else
@@ -161,9 +182,9 @@ int weight_grad(const weight_grad_t *p, int threads) {
     int failed = !s.grad || !(s.sums || s.wide_sums);
 #pragma omp parallel num_threads(threads)
     {
-        const long pixels = 2 * s.block, together = few ? x->taps : 1;
+        const long pixels = form->depth * s.block, together = few ? x->taps : 1;
         int32_t *lanes = allocate((size_t)(together * s.block * NR) * 4);
-        int32_t *tiles = few ? allocate((size_t)(x->taps * TILE) * 4) : NULL;
+        int32_t *tiles = few ? allocate((size_t)(x->taps * tile_size) * 4) : NULL;
         const void **rows = allocate((size_t)(pixels + NR) * sizeof *rows);
         char *scratch =
             allocate(x->pixels.merged_taps ? (size_t)((pixels + NR) * (x->channels + 64) * 2) : 64);
@@ -177,8 +198,8 @@ int weight_grad(const weight_grad_t *p, int threads) {
 #pragma omp for schedule(static)
             for (long i = 0; i < blocks * s.panels; i++) {
                 const long b0 = g0 + i / s.panels * s.block, b1 = least(g1, b0 + s.block);
-                int32_t *to = s.grad + MR * ((b0 - g0) * s.panels + i % s.panels * (b1 - b0));
-                pack(&p->grad, i % s.panels * MR, MR, b0, b1, to, scratch);
+                int32_t *to = s.grad + grad_at(&s, b0 - g0, b1 - b0, i % s.panels);
+                pack_rows(&p->grad, form, i % s.panels, b0, b1, to, scratch);
             }
             if (few) {
 #pragma omp for schedule(dynamic, 1)

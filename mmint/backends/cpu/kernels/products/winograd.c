@@ -60,8 +60,8 @@ static void outputs(const winograd_job_t *s, const worker_t *w, const winograd_p
 
 static void multiply(const winograd_job_t *s, const worker_t *w, const int32_t *filters,
                      const int32_t *inputs, long i, long j, long point) {
-    level->tile(filters, inputs, s->groups, NULL,
-                w->sums + ((i * PANELS + j) * POINTS + point) * TILE, NULL);
+    level->pairs.tile(filters, inputs, s->groups, NULL,
+                      w->sums + ((i * PANELS + j) * POINTS + point) * TILE, NULL);
 }
 
 /* Panels of tiles j0 ... and all rows, whose filters are there. */

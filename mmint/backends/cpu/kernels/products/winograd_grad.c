@@ -61,9 +61,9 @@ int winograd_grad(const winograd_grad_t *p, int threads) {
                 const long i1 = least(s.row_panels, i0 + panels);
                 for (long k = 0; k < POINTS; k++)
                     for (long i = i0; i < i1; i++)
-                        level->tile(s.grads + (k * s.row_panels + i) * TILE_PAIRS * MR,
-                                    s.inputs + (k * s.lane_panels + j) * TILE_PAIRS * NR, pairs,
-                                    NULL, sums + ((i - i0) * POINTS + k) * TILE, NULL);
+                        level->pairs.tile(s.grads + (k * s.row_panels + i) * TILE_PAIRS * MR,
+                                          s.inputs + (k * s.lane_panels + j) * TILE_PAIRS * NR,
+                                          pairs, NULL, sums + ((i - i0) * POINTS + k) * TILE, NULL);
                 for (long row = i0 * MR; row < least(p->rows, i1 * MR); row++)
                     level->winograd_grad_output(
                         &s, sums + (row / MR - i0) * POINTS * TILE + row % MR * NR, row, j,
