@@ -203,7 +203,11 @@ def distance(one: Gradients, other: Gradients) -> float:
 def suggest(sources: dict[str, float], isolation: Isolation) -> dict[str, int]:
     """The few layers whose rounding makes half of the noise, with 16 bits."""
     half = sum(value**2 for value in sources.values()) / 2
-    layers = [p.name for p in isolation.places.values() if isinstance(p.owner, IntLayer)]
+    layers = [
+        place.name
+        for place in isolation.places.values()
+        if place.name in sources and isinstance(place.owner, IntLayer)
+    ]
     chosen: dict[str, int] = {}
     for name in sorted(layers, key=lambda name: -sources[name])[:SUGGESTED]:
         if sum(sources[one] ** 2 for one in chosen) >= half:

@@ -14,6 +14,11 @@ import torch
 from fixed_samples import FixedSamples
 from noise_report import Layer
 from test_tools import FLOAT_CONFIG, INTEGER_CONFIG, MODEL
+from torch import nn
+from torchvision.ops import RoIAlign
+
+from mmint import convert
+from mmint.analysis.isolation import Isolation
 
 
 @pytest.fixture(scope='module')
@@ -52,6 +57,13 @@ def test_the_line_that_helps_most_helps(measured):
     assert settings['layer_bits'] == numbers['settings']['layer_bits']
     assert set(settings['layer_bits'].values()) == {16}
     assert numbers['mended'] < numbers['whole']['rounding']
+
+
+def test_a_layer_whose_width_does_not_count_is_not_suggested():
+    """RoIAlign has 16 bits, whatever its ``bits`` says."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), RoIAlign(1, 1.0, 1))
+    convert(model)
+    assert noise.suggest({'0': 0.3}, Isolation(model)) == {'0': 16}
 
 
 def test_a_gradient_below_its_noise_is_weak():
