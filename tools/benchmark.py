@@ -48,6 +48,9 @@ def main() -> None:
     command.add_argument('--seconds', type=float, default=5.0, help='for each comparison')
     command.set_defaults(run=families)
     args = parser.parse_args()
+    from mmint.backends.cpu.memory import keep_freed_memory
+
+    keep_freed_memory()
     args.run(args)
 
 

@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmint  # noqa: F401  configs may inherit mmint::_base_/int8.py
+from mmint.backends.cpu.memory import keep_freed_memory
 from mmint.openmmlab.engine.optim_wrapper import mixed_precision
 
 
@@ -62,6 +63,7 @@ def main() -> None:
     cfg = build_config(args)
     if args.amp and cfg.get('runner_type') == 'IntRunner':
         raise SystemExit(mixed_precision(cfg.optim_wrapper.type))
+    keep_freed_memory()
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.train()
 

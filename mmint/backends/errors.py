@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -15,19 +15,22 @@ __all__ = ['NonFiniteError', 'check', 'named_error', 'naming']
 _local = threading.local()
 
 
-@contextmanager
-def naming(error: Callable[[], NonFiniteError]) -> Iterator[None]:
+class naming:
     """Within this context ``error()`` is raised for a value that is not finite.
 
     At once on a CPU, at the backend's next `check` on a GPU, where nothing waits for the device.
     """
-    outer, _local.error = named_error(), error
-    try:
-        yield
-    except NonFiniteError:
-        raise error() from None
-    finally:
-        _local.error = outer
+
+    def __init__(self, error: Callable[[], NonFiniteError]) -> None:
+        self._error = error
+
+    def __enter__(self) -> None:
+        self._outer, _local.error = named_error(), self._error
+
+    def __exit__(self, kind: Any, raised: Any, trace: Any) -> None:
+        _local.error = self._outer
+        if isinstance(raised, NonFiniteError):
+            raise self._error() from None
 
 
 def named_error() -> Callable[[], NonFiniteError] | None:

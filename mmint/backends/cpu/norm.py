@@ -22,7 +22,7 @@ def plane_sums(x: FixedPoint) -> Tensor:
     planar = to_planar(x.mantissa)
     out = torch.empty((2, *planar.shape[:2]), dtype=torch.int64)
     ready().plane_sums(
-        x=planar, out=out, planes=out[0].numel(), pixels=math.prod(planar.shape[2:]),
+        x=planar, out=out, planes=out.numel() // 2, pixels=math.prod(planar.shape[2:]),
         wide=planar.dtype == torch.int16, threads=torch.get_num_threads(),
     )  # fmt: skip
     return out
@@ -33,7 +33,7 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     left, right, wide = planar_pair(grad, x)
     out = torch.empty((2, *left.shape[:2]), dtype=torch.int64)
     ready().plane_products(
-        grad=left, x=right, out=out, planes=out[0].numel(), pixels=math.prod(left.shape[2:]),
+        grad=left, x=right, out=out, planes=out.numel() // 2, pixels=math.prod(left.shape[2:]),
         wide=wide, threads=torch.get_num_threads(),
     )  # fmt: skip
     return out

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, NonFiniteError, RandomBits
-from ..host.arguments import pair, words
+from ..host.arguments import pair
 from ..host.exponents import by_group
 from .library import ready
 
-RANDOM = ('stochastic', 'k0', 'k1', 'c1', 'c2', 'c3')
+TO_NEAREST = {'stochastic': 0, 'k0': 0, 'k1': 0, 'c1': 0, 'c2': 0, 'c3': 0}
 
 
 def to_planar(mantissa: Tensor) -> Tensor:
@@ -37,7 +37,10 @@ def planar_pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
 
 def random_words(random: RandomBits | None) -> dict[str, int]:
     """The arguments that say whether to round stochastically, and with which bits."""
-    return dict(zip(RANDOM, words(random), strict=True))
+    if random is None:
+        return TO_NEAREST
+    k0, k1, c1, c2, c3 = random.words()
+    return {'stochastic': 1, 'k0': k0, 'k1': k1, 'c1': c1, 'c2': c2, 'c3': c3}
 
 
 def with_exponents(name: str, x: FixedPoint) -> dict[str, Any]:

@@ -128,9 +128,12 @@ def _geometry(
 def _products(a: FixedPoint, b: FixedPoint) -> dict[str, Any]:
     """The largest product's magnitude, the products' exponents, threads."""
     largest = ((1 << a.bits - 1) - 1) * ((1 << b.bits - 1) - 1)
-    exponents = a.exponent.flatten() + b.exponent.flatten()
+    left, right = a.exponent, b.exponent
+    if left.dim() and right.dim():  # one for each group of both
+        left, right = left.flatten(), right.flatten()
+    exponents = (left + right).contiguous()
     return {
-        'largest': largest, 'exponent': exponents, 'exponent_step': int(len(exponents) > 1),
+        'largest': largest, 'exponent': exponents, 'exponent_step': int(exponents.numel() > 1),
         'threads': torch.get_num_threads(),
     }  # fmt: skip
 

@@ -19,8 +19,10 @@ def words(random: RandomBits | None) -> tuple[int, ...]:
 
 def pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
     """Both mantissas in the wider of their dtypes, and whether that is int16."""
-    dtype = torch.promote_types(a.mantissa.dtype, b.mantissa.dtype)
-    return a.mantissa.to(dtype), b.mantissa.to(dtype), dtype == torch.int16
+    left, right = a.mantissa, b.mantissa
+    if left.dtype != right.dtype:
+        left, right = left.to(torch.int16), right.to(torch.int16)
+    return left, right, left.dtype == torch.int16
 
 
 @overload

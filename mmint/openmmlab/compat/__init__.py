@@ -18,7 +18,8 @@ def change_other_packages() -> None:
     - mmdet's ``SSDHead`` gets the attribute ``loss_cls`` that it lacks, once it is imported.
 
     Conversion, which is mmint's own, learns of classes of mmengine, mmcv, mmseg and mmpretrain.
-    A run changes one more thing: `mmint.ops.checkpoint.make_checkpoint_replay`.
+    A run changes two more things: `mmint.ops.checkpoint.make_checkpoint_replay`, and how much freed
+    memory the process keeps, `mmint.backends.cpu.memory.keep_freed_memory`.
     """
     register()
     let_configs_inherit()

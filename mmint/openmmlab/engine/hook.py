@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils import checkpoint
 
 from ...backends import backend_for
+from ...backends.cpu.memory import keep_freed_memory
 from ...conversion import DEFAULT_BITS, convert, format_report
 from ...numerics import FREE
 from ...ops.checkpoint import make_checkpoint_replay
@@ -57,6 +58,7 @@ class IntTrainingHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Begins the random bits of the run, which checkpointing is to draw again."""
         self._converted = False
+        keep_freed_memory()
         begin_iteration(0, _seed(runner), get_rank())
         for number, optimizer in enumerate(_optimizers(runner)):
             if isinstance(optimizer, IntSGD):
