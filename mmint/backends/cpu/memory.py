@@ -9,6 +9,7 @@ import os
 # tensor gets memory of its own, which goes back to the system when it is freed.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT = 1 << 30  # bytes
+OLD_MMAP_LIMIT = 1 << 25  # the most that older versions of glibc accept
 # A user who says how malloc works is not overruled.
 VARIABLES = 'GLIBC_TUNABLES', 'MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_'
 
@@ -28,4 +29,5 @@ def keep_freed_memory() -> None:
     if mallopt is None or any(variable in os.environ for variable in VARIABLES):
         return
     mallopt(TRIM_THRESHOLD, KEPT)
-    mallopt(MMAP_THRESHOLD, KEPT)
+    if not mallopt(MMAP_THRESHOLD, KEPT):
+        mallopt(MMAP_THRESHOLD, OLD_MMAP_LIMIT)
