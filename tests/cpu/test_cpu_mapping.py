@@ -56,7 +56,10 @@ def test_exponents_of_blocks_at_given_maxima():
 
 
 def test_exponents_of_blocks_of_many_threads(threads):
-    for shape, exponents in (((2, 70, 47, 50), (1, 70, 1, 1)), ((300, 500), (1, 500))):
+    for shape, exponents in (
+        ((2, 70, 47, 50), (1, 70, 1, 1)), ((2, 70, 2351), (1, 70, 1)), ((300, 500), (1, 500)),
+        ((70, 1501), (70, 1)),
+    ):  # fmt: skip
         x = several_exponents(shape)
         assert_same_fixed_point(
             cpu.quantize(x, 8, BITS, exponents=exponents),

@@ -10,7 +10,6 @@ ReLU) only the first one does.
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -117,8 +116,7 @@ def compare(
     make: Callable[[], nn.Module], shape: tuple[int, ...], seconds: float
 ) -> dict[str, list[float]]:
     """Median milliseconds, integer then float, of the forward and of the backward pass."""
-    layer = make()
-    integer = copy.deepcopy(layer)
+    layer, integer = make(), make()
     convert(integer)
     x = with_top(torch.randn(shape))
     top = known_magnitude(x)

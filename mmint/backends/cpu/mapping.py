@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -58,12 +60,15 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     """As `Backend.channel_sum`."""
-    mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
-    channels = mantissa.shape[-1]
+    mantissa = grad.mantissa
+    if channel_dim != 1 or not mantissa.is_contiguous():
+        mantissa = mantissa.movedim(channel_dim, -1).contiguous()
+        mantissa = mantissa.view(math.prod(mantissa.shape[:-1]), mantissa.shape[-1])
+    images, channels, *sizes = mantissa.shape
     grad = grad._replace(exponent=grad.exponents().to(torch.int32))
     out = torch.empty(channels, dtype=torch.float32)
     ready().channel_sum(
-        x=mantissa, out=out, rows=mantissa.numel() // max(channels, 1), channels=channels,
+        x=mantissa, out=out, images=images, channels=channels, pixels=math.prod(sizes),
         wide=mantissa.dtype == torch.int16, **with_exponents('exponent', grad),
         threads=torch.get_num_threads(),
     )  # fmt: skip

@@ -76,11 +76,11 @@
     POINTER(const void, x) POINTER(float, out)                                                    \
     INTEGER(n) INTEGER(size) INTEGER(exponent) INTEGER(threads)
 
-/* Sums of mantissas (rows, channels) over rows. */
+/* Sums of mantissas (images, channels, pixels) over images and pixels. */
 #define ARGUMENTS_channel_sum(POINTER, INTEGER)                                                   \
     POINTER(const void, x) POINTER(float, out)                                                    \
-    INTEGER(rows) INTEGER(channels) INTEGER(wide) EXPONENTS(POINTER, INTEGER, exponent)           \
-    INTEGER(threads)
+    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(wide)                               \
+    EXPONENTS(POINTER, INTEGER, exponent) INTEGER(threads)
 
 /* `out` may be x or y; a top that is not known is -1. Returns the top of the sum. */
 #define ARGUMENTS_add(POINTER, INTEGER)                                                           \

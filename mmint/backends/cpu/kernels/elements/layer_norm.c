@@ -1,7 +1,7 @@
 /* Layer norm bit for bit as reference/norms, row by row while a row is in the cache.
  *
- * For int8 mantissas |a * X + b| < 2**31, the normalised elements are int16, times the weight and
- * with the bias below 2**31. Backward, |p * t + q * X + r| < 2**46, which doubles carry exactly, so
+ * For int8 mantissas |a * X + b| < 2**30, the normalised elements are int16, times the weight below
+ * 2**30 and with the bias below 2**31. Backward, |p * t + q * X + r| < 2**46, which doubles carry exactly, so
  * that their conversion to float32 is the only rounding; terms are below 2**45. For 16 bits the
  * same is done in int64. */
 #include "layer_norm.h"

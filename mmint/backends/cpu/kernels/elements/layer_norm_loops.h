@@ -12,25 +12,24 @@ static void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum);
 static void product_sums8(const int8_t *grad, const int8_t *x, const int16_t *weight, long n,
                           int64_t *sum);
 
-/* integer / 2**shift, 0 <= shift < the width of U, to nearest even, as a magnitude */
-#define SHIFTED_EVEN(U, magnitude, shift, up, odd) \
-    (((magnitude) + (up) + ((magnitude) >> (shift) & (odd))) >> (shift))
+/* integer / 2**shift to nearest even, 0 <= shift < the width of its type; it is below half of what
+ * that holds, so that half a unit goes on top. */
+#define SHIFTED_EVEN(integer, shift, up, odd) \
+    (((integer) + (up) + ((integer) >> (shift) & (odd))) >> (shift))
 
-#define NORMALISE(name, X, S, U)                                                                  \
+#define NORMALISE(name, X, S)                                                                     \
     INLINE void name(const X *restrict x, int16_t *restrict out, long n, const coefficients_t *c, \
                      long shift) {                                                                \
-        const U p = (U)c->p, r = (U)c->r, most = (1 << NORMALISED_BITS) - 1;                      \
-        const U odd = shift > 0, up = shift > 0 ? ((U)1 << (shift - 1)) - 1 : 0;                  \
+        const S p = (S)c->p, r = (S)c->r, most = (1 << NORMALISED_BITS) - 1;                      \
+        const S odd = shift > 0, up = shift > 0 ? ((S)1 << (shift - 1)) - 1 : 0;                  \
         for (long i = 0; i < n; i++) {                                                            \
-            const S total = (S)(p * (U)x[i] + r);                                                 \
-            const U magnitude = total < 0 ? 0 - (U)total : (U)total;                              \
-            const U rounded = SHIFTED_EVEN(U, magnitude, shift, up, odd);                         \
-            const U kept = rounded < most ? rounded : most;                                       \
-            out[i] = (int16_t)(total < 0 ? 0 - kept : kept);                                      \
+            const S total = p * x[i] + r, rounded = SHIFTED_EVEN(total, shift, up, odd);          \
+            const S kept = rounded < most ? rounded : most;                                       \
+            out[i] = (int16_t)(kept > -most ? kept : -most);                                      \
         }                                                                                         \
     }
-NORMALISE(normalise8, int8_t, int32_t, uint32_t)
-NORMALISE(normalise16, int16_t, int64_t, uint64_t)
+NORMALISE(normalise8, int8_t, int32_t)
+NORMALISE(normalise16, int16_t, int64_t)
 
 INLINE void normalise_body(const void *x, int16_t *out, long n, const coefficients_t *c,
                            int exponent, int wide) {
@@ -43,33 +42,33 @@ INLINE void normalise_body(const void *x, int16_t *out, long n, const coefficien
         normalise8(x, out, n, c, shift);
 }
 
-INLINE int32_t affine_one(int32_t product, int32_t bias, long shift, uint32_t up, uint32_t odd) {
-    const uint32_t magnitude = product < 0 ? 0 - (uint32_t)product : (uint32_t)product;
-    const int32_t rounded = (int32_t)SHIFTED_EVEN(uint32_t, magnitude, shift, up, odd);
-    return (product < 0 ? -rounded : rounded) + bias;
-}
-
-INLINE uint32_t affine_body(const int16_t *restrict x, float *restrict out, long n,
-                            const affine_t *a) {
+INLINE uint32_t affine_run(const int16_t *restrict x, float *restrict out, long n,
+                           const affine_t *a, long shift) {
     const int16_t *weight = a->weight;
     const int32_t *bias = a->bias;
-    const long shift = least(31, a->shift);
-    const uint32_t odd = shift > 0, up = shift > 0 ? (1u << (shift - 1)) - 1 : 0;
+    const int32_t odd = shift > 0, up = shift > 0 ? (1 << (shift - 1)) - 1 : 0;
     uint32_t top = 0;
     if (scale_is_exact(a->exponent, SCALED_INT32)) {
         const float scale = scale_of(a->exponent);
         for (long i = 0; i < n; i++) {
-            out[i] = (float)affine_one(x[i] * weight[i], bias[i], shift, up, odd) * scale;
+            const int32_t product = x[i] * weight[i];
+            out[i] = (float)(SHIFTED_EVEN(product, shift, up, odd) + bias[i]) * scale;
             top = take(out[i], top);
         }
     } else {
         for (long i = 0; i < n; i++) {
-            const int32_t total = affine_one(x[i] * weight[i], bias[i], shift, up, odd);
-            out[i] = dequantize_one(total, a->exponent);
+            const int32_t product = x[i] * weight[i];
+            out[i] = dequantize_one(SHIFTED_EVEN(product, shift, up, odd) + bias[i], a->exponent);
             top = take(out[i], top);
         }
     }
     return top;
+}
+
+/* The bias is seldom so large that products go right. */
+INLINE uint32_t affine_body(const int16_t *x, float *out, long n, const affine_t *a) {
+    const long shift = least(31, a->shift);
+    return shift ? affine_run(x, out, n, a, shift) : affine_run(x, out, n, a, 0);
 }
 
 /* Adds the sums of t = weight * g and of t * x; from element `first` on. */

@@ -27,83 +27,65 @@ uint32_t top_magnitude(const float *x, long n, int threads) {
 
 /* ---- exponents that blocks of elements share ---- */
 
-/* Element i has exponent of[i / run % count]. */
-typedef struct {
-    const int32_t *of;
-    long count, run;
-} blocks_t;
-
-/* The largest magnitude of each block. */
-static void tops_of_blocks(const float *x, long n, long count, long run, int32_t *tops,
-                           int threads) {
+/* The largest magnitudes of blocks `from` to `to` - 1. */
+static void tops_of_blocks(const float *x, long n, long count, long run, long from, long to,
+                           int32_t *tops) {
     enum { SHORT = 32 };
-    if (count == 1) {
-        tops[0] = (int32_t)top_magnitude(x, n, threads);
-        return;
-    }
-    memset(tops, 0, sizeof *tops * (size_t)count);
-    const long part = n ? div_up(SHORT, run) : 1;
-#pragma omp parallel for num_threads(threads) if (n > CHUNK)
-    for (long first = 0; first < count; first += part)
-        for (long period = 0; period < n; period += count * run)
-            for (long b = first; b < least(count, first + part); b++) {
-                const uint32_t *block = (const uint32_t *)x + period + b * run;
-                const uint32_t top = run < SHORT ? top_loop(block, run) : level->top(block, run);
-                if ((int32_t)top > tops[b]) tops[b] = (int32_t)top;
-            }
-}
-
-/* Zeros are rounded alike at any exponent. */
-INLINE int rounding_exponent(const blocks_t *e, long block) {
-    return e->of[block] == ZEROS_EXPONENT ? 0 : e->of[block];
-}
-
-/* Exponents of elements first ... first + n - 1; returns the lowest. */
-static int spread_exponents(const blocks_t *e, long first, long n, int32_t *out) {
-    long block = first / e->run % e->count, end = e->run - first % e->run;
-    int lowest = rounding_exponent(e, block);
-    for (long i = 0; i < n; end += e->run) {
-        const int here = rounding_exponent(e, block);
-        for (; i < least(n, end); i++) out[i] = here;
-        lowest = (int)least(lowest, here);
-        block = block + 1 == e->count ? 0 : block + 1;
-    }
-    return lowest;
-}
-
-/* As `level->round`. */
-static void round_blocks(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
-                         const philox_key *key) {
-    enum { MIXED = 2048 };
-    int32_t exponents[MIXED];
-    for (long i = 0, count; i < n; i += count) {
-        const long at = first + i, alike = least(n - i, e->run - at % e->run);
-        void *to = (char *)out + (wide ? 2 : 1) * i;
-        count = least(n - i, MIXED);
-        if (alike >= count) {
-            count = alike == n - i ? alike : alike / GROUP * GROUP;
-            const int exponent = rounding_exponent(e, at / e->run % e->count);
-            level->round(x + i, to, at, count, exponent, wide, key);
-        } else if (scale_does(spread_exponents(e, at, count, exponents))) {
-            level->round_each(x + i, to, at, count, exponents, wide, key);
-        } else {
-            round_each_loop(x + i, to, at, count, exponents, wide, key);
+    memset(tops + from, 0, sizeof *tops * (size_t)(to - from));
+    for (long period = 0; period < n; period += count * run)
+        for (long b = from; b < to; b++) {
+            const uint32_t *block = (const uint32_t *)x + period + b * run;
+            const uint32_t top = run < SHORT ? top_loop(block, run) : level->top(block, run);
+            if ((int32_t)top > tops[b]) tops[b] = (int32_t)top;
         }
-    }
 }
 
-static void round_blocks_all(const float *x, void *out, long n, const blocks_t *exponents, int wide,
-                             const philox_key *key, int threads) {
+/* Exponents of blocks, in the place of their tops. Is any not finite? */
+static int exponents_of_tops(int32_t *tops, long from, long to, long count, int bits) {
+    for (long b = from; b < to; b++) {
+        const uint32_t top = (uint32_t)tops[b];
+        if (!is_finite(top)) return NOT_FINITE;
+        tops[b] = !top && count > 1 ? ZEROS_EXPONENT : exponent_of(top, bits);
+    }
+    return OK;
+}
+
+static void round_blocks(const float *x, void *out, long n, const blocks_t *exponents, int wide,
+                         const philox_key *key, int threads) {
     const long chunks = div_up(n, CHUNK);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
     for (long c = 0; c < chunks; c++)
-        round_blocks(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
+        level->round(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
                      least(CHUNK, n - c * CHUNK), exponents, wide, key);
+}
+
+/* Looks for the exponents and, if it `rounds`, makes the mantissas: a part of the blocks at a time,
+ * which stays in the cache. */
+static int map_blocks(const quantize_args *a, long n, int rounds, const philox_key *key) {
+    enum { PART = 1 << 16, LEAST = 1 << 10 };
+    const blocks_t blocks = {a->exponents, a->count, a->run};
+    const long period = a->count * a->run;
+    const long part = n ? most(div_up(LEAST, a->run), PART / (a->run * (n / period))) : a->count;
+    const int wide = a->bits > 8;
+    const float *x = a->x;
+    int failed = 0;
+#pragma omp parallel for num_threads((int)a->threads) schedule(dynamic, 1) \
+    reduction(| : failed) if (n > CHUNK)
+    for (long first = 0; first < a->count; first += part) {
+        const long end = least(a->count, first + part);
+        tops_of_blocks(x, n, a->count, a->run, first, end, a->exponents);
+        failed |= exponents_of_tops(a->exponents, first, end, a->count, (int)a->bits);
+        if (failed || !rounds) continue;
+        for (long at = first * a->run; at < n; at += period)
+            level->round(x + at, (char *)a->out + (wide ? 2 : 1) * at, at, (end - first) * a->run,
+                         &blocks, wide, key);
+    }
+    return failed ? NOT_FINITE : OK;
 }
 
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
                int threads) {
-    round_blocks_all(x, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
+    round_blocks(x, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
 }
 
 /* ---- (C, pixels) to (pixels, C), bytes ---- */
@@ -127,11 +109,10 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
                                const blocks_t *exponents, const philox_key *key, int threads) {
     const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
     const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
-    const long row = pixels == size ? size : size + GROUP;
     int failed = 0;
 #pragma omp parallel num_threads(threads) if (jobs > 1)
     {
-        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * row) + GROUP);
+        int8_t *block = allocate((size_t)(BLOCK_CHANNELS * size));
         if (!block) {
 #pragma omp atomic write
             failed = 1;
@@ -144,20 +125,12 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             const long here = least(BLOCK_CHANNELS, channels - c);
             const long first = (n * channels + c) * pixels + p;
             int8_t *to = out + (n * pixels + p) * channels + c;
-            if (strips == 1) { /* the channels follow each other */
-                const long from = first / GROUP * GROUP;
-                round_blocks(x + from, block, from, first - from + here * pixels, exponents, 0,
-                             key);
-                level->transpose(block + (first - from), pixels, to, channels, here, pixels);
-                continue;
-            }
-            for (long i = 0; i < here; i++) {
-                const long at = first + i * pixels, from = at / GROUP * GROUP;
-                round_blocks(x + from, block + i * row, from, at - from + count, exponents, 0, key);
-                if (at > from)
-                    memmove(block + i * row, block + i * row + (at - from), (size_t)count);
-            }
-            level->transpose(block, row, to, channels, here, count);
+            if (strips == 1) /* the channels follow each other */
+                level->round(x + first, block, first, here * pixels, exponents, 0, key);
+            for (long i = 0; strips > 1 && i < here; i++)
+                level->round(x + first + i * pixels, block + i * size, first + i * pixels, count,
+                             exponents, 0, key);
+            level->transpose(block, size, to, channels, here, count);
         }
         free(block);
     }
@@ -169,21 +142,23 @@ int64_t quantize(const quantize_args *a) {
     const long n = a->images * a->channels * a->pixels;
     const int wide = a->bits > 8, threads = (int)a->threads;
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
-    const float *x = a->x;
-    int32_t *exponents = a->exponents;
-    if (!a->tops) tops_of_blocks(x, n, a->count, a->run, exponents, threads);
-    for (long i = 0; i < a->count; i++) {
-        const uint32_t top = (uint32_t)(a->tops ? a->tops : exponents)[i];
-        if (!is_finite(top)) return NOT_FINITE;
-        exponents[i] = !top && a->count > 1 ? ZEROS_EXPONENT : exponent_of(top, (int)a->bits);
-    }
-    const blocks_t blocks = {exponents, a->count, a->run};
     const philox_key *drawn = a->stochastic ? &key : NULL;
-    if (transposed)
-        return round_channels_last(x, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
-                                   threads);
-    round_blocks_all(x, a->out, n, &blocks, wide, drawn, threads);
-    return OK;
+    const blocks_t blocks = {a->exponents, a->count, a->run};
+    const float *x = a->x;
+    int status;
+    if (a->tops || a->count == 1) {
+        if (a->tops)
+            memcpy(a->exponents, a->tops, sizeof *a->tops * (size_t)a->count);
+        else
+            a->exponents[0] = (int32_t)top_magnitude(x, n, threads);
+        status = exponents_of_tops(a->exponents, 0, a->count, a->count, (int)a->bits);
+        if (!status && !transposed) round_blocks(x, a->out, n, &blocks, wide, drawn, threads);
+    } else {
+        status = map_blocks(a, n, !transposed, drawn);
+    }
+    if (status || !transposed) return status;
+    return round_channels_last(x, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
+                               threads);
 }
 
 /* ---- back ---- */
@@ -220,42 +195,4 @@ int64_t dequantize(const dequantize_args *a) {
         dequantize_some((const char *)a->x + a->size * c * CHUNK, a->out + c * CHUNK,
                         least(CHUNK, a->n - c * CHUNK), (int)a->size, a->exponent);
     return OK;
-}
-
-/* ---- sums over rows of a (rows, channels) matrix ---- */
-
-int64_t channel_sum(const channel_sum_args *a) {
-    enum { PART = 1 << 13 };
-    const long channels = a->channels, parts = div_up(a->rows, PART);
-    int64_t *total = calloc((size_t)channels + 1, sizeof *total);
-    int failed = !total;
-#pragma omp parallel num_threads((int)a->threads) if (a->rows * channels > CHUNK)
-    {
-        int32_t *sum = allocate((size_t)channels * 4);
-        if (!sum) {
-#pragma omp atomic write
-            failed = 1;
-        }
-#pragma omp for
-        for (long part = 0; part < parts; part++) {
-            if (failed) continue;
-            memset(sum, 0, (size_t)channels * 4);
-            for (long r = part * PART; r < least(a->rows, (part + 1) * PART); r++) {
-                if (a->wide) {
-                    const int16_t *row = (const int16_t *)a->x + r * channels;
-                    for (long c = 0; c < channels; c++) sum[c] += row[c];
-                } else {
-                    const int8_t *row = (const int8_t *)a->x + r * channels;
-                    for (long c = 0; c < channels; c++) sum[c] += row[c];
-                }
-            }
-#pragma omp critical
-            for (long c = 0; c < channels; c++) total[c] += sum[c];
-        }
-        free(sum);
-    }
-    for (long c = 0; !failed && c < channels; c++)
-        a->out[c] = dequantize_one(total[c], exponent_at(EXPONENTS_OF(a, exponent), c));
-    free(total);
-    return failed ? NO_MEMORY : OK;
 }

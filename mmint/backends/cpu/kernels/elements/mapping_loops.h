@@ -17,29 +17,61 @@ static inline uint32_t top_loop(const uint32_t *x, long n) {
     return top;
 }
 
-/* Any exponents: that of element i is exponents[step * i]. */
-INLINE void round_body(const float *x, void *out, long first, long n, const int32_t *exponents,
-                       int step, int wide, const philox_key *key) {
+/* Element i of a tensor has exponent of[i / run % count]; elements that follow each other and share
+ * one are a block. */
+typedef struct blocks {
+    const int32_t *of;
+    long count, run;
+} blocks_t;
+
+/* Zeros are rounded alike at any exponent. */
+INLINE int rounding_exponent(const blocks_t *e, long block) {
+    return e->of[block] == ZEROS_EXPONENT ? 0 : e->of[block];
+}
+
+/* A block, and how far it reaches from where one began to walk. */
+typedef struct {
+    long block, end;
+} place_t;
+
+/* From element `first` on. */
+INLINE place_t place_of(const blocks_t *e, long first) {
+    return (place_t){first / e->run % e->count, e->run - first % e->run};
+}
+
+INLINE void next_block(const blocks_t *e, place_t *at) {
+    at->block = at->block + 1 == e->count ? 0 : at->block + 1;
+    at->end += e->run;
+}
+
+/* Of elements first ... first + n - 1. */
+INLINE int lowest_exponent(const blocks_t *e, long first, long n) {
+    place_t at = place_of(e, first);
+    int lowest = rounding_exponent(e, at.block);
+    while (at.end < n) {
+        next_block(e, &at);
+        lowest = (int)least(lowest, rounding_exponent(e, at.block));
+    }
+    return lowest;
+}
+
+/* Any exponents. */
+static inline void round_loop(const float *x, void *out, long first, long n, const blocks_t *e,
+                              int wide, const philox_key *key) {
     uint16_t drawn[GROUP] = {0};
+    place_t at = place_of(e, first);
     for (long i = 0; i < n; i++) {
-        if (key && i % GROUP == 0) draw_group(key, (uint64_t)(first + i) / GROUP, drawn);
-        const int exponent = exponents[step * i];
-        const int64_t r = quantize_one(pattern_of(x[i]), exponent, key != NULL, drawn[i % GROUP]);
+        const long element = first + i;
+        if (key && (i == 0 || element % GROUP == 0))
+            draw_group(key, (uint64_t)element / GROUP, drawn);
+        if (i == at.end) next_block(e, &at);
+        const int64_t r = quantize_one(pattern_of(x[i]), rounding_exponent(e, at.block),
+                                       key != NULL, drawn[element % GROUP]);
         if (wide)
             ((int16_t *)out)[i] = (int16_t)r;
         else
             ((int8_t *)out)[i] = (int8_t)r;
     }
-}
-
-static inline void round_loop(const float *x, void *out, long first, long n, int exponent, int wide,
-                              const philox_key *key) {
-    round_body(x, out, first, n, &exponent, 0, wide, key);
-}
-
-static inline void round_each_loop(const float *x, void *out, long first, long n,
-                                   const int32_t *exponents, int wide, const philox_key *key) {
-    round_body(x, out, first, n, exponents, 1, wide, key);
 }
 
 static inline void transpose_loop(const int8_t *from, long from_row, int8_t *to, long to_row,

@@ -156,13 +156,47 @@ static uint32_t top_avx2(const uint32_t *x, long n) {
     return top;
 }
 
-/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. `exponents` are
- * those of the elements, or NULL where they share `scale`. */
-INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next, __m256 scale,
-                        const int32_t *exponents, int wide, const philox_constants *key) {
+/* The processor itself looks ahead no farther than to the end of a page. */
+INLINE void prefetch_group(const float *x) {
+    enum { AHEAD = 1 << 13 };
+    const uintptr_t to = (uintptr_t)x + AHEAD;
+#pragma GCC unroll 8
+    for (uintptr_t i = 0; i < 4 * GROUP; i += 64) _mm_prefetch((const void *)(to + i), _MM_HINT_T0);
+}
+
+/* What each element of a group of random bits is scaled by. */
+typedef struct {
+    float of[GROUP];
+    place_t at;
+    long alike; /* before this element they stay as they are */
+} scales_t;
+
+/* Of elements from ... to - 1, in the group that begins at `start`. */
+INLINE void take_scales(scales_t *s, const blocks_t *e, long start, long from, long to,
+                        int stochastic) {
+    if (start + GROUP <= s->alike) return;
+    if (s->at.end <= from) next_block(e, &s->at);
+    if (s->at.end >= start + GROUP) {
+        const __m256 scale = rounding_scale(rounding_exponent(e, s->at.block), stochastic);
+        for (int i = 0; i < GROUP; i += 8) _mm256_storeu_ps(s->of + i, scale);
+        s->alike = s->at.end;
+        return;
+    }
+    for (long i = from; i < to;) {
+        if (s->at.end == i) next_block(e, &s->at);
+        const int exponent = rounding_exponent(e, s->at.block);
+        const float scale = scale_of((stochastic ? FRACTION_BITS : 0) - exponent);
+        for (const long end = least(to, s->at.end); i < end; i++) s->of[i - start] = scale;
+    }
+}
+
+/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
+INLINE void round_group(const float *x, void *out, drawn_t *drawn, uint64_t next,
+                        const float *scales, int wide, const philox_constants *key) {
     __m256i made[4];
     philox_lanes lanes;
     if (key) lanes = philox_start(next);
+    prefetch_group(x);
 #pragma GCC unroll 8
     for (int d = 0; d < DRAWS; d++, x += 16) {
         if (key && d < PHILOX_ROUNDS - 1) philox_lanes_round(&lanes, key, d);
@@ -170,7 +204,7 @@ INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next
         for (int i = 0; i < 2; i++) {
             __m256i *to = &made[d % 2 * 2 + i];
             const __m256 v = _mm256_loadu_ps(x + 8 * i);
-            if (exponents) scale = rounding_scales(exponents + 16 * d + 8 * i, key != NULL);
+            const __m256 scale = _mm256_loadu_ps(scales + 16 * d + 8 * i);
             if (key && !wide)
                 *to = fine_mantissas(v, scale, drawn_by(drawn, d, i));
             else
@@ -185,55 +219,49 @@ INLINE void round_block(const float *x, void *out, drawn_t *drawn, uint64_t next
     if (key) philox_lanes_words(&lanes, key, drawn);
 }
 
-#define ROUND_RUN(name, WIDE, KEY, EACH)                                                      \
-    static void name(const float *x, void *out, long first, long n, const int32_t *e,         \
-                     const philox_constants *key) {                                           \
-        const __m256 scale = rounding_scale(*e, (KEY) != NULL);                               \
-        const int size = (WIDE) ? 2 : 1;                                                      \
-        uint64_t next = (uint64_t)first / GROUP;                                              \
-        drawn_t drawn = {{{_mm256_setzero_si256()}}};                                         \
-        long i = 0;                                                                           \
-        if (KEY) philox_vectors(key, next, &drawn);                                           \
-        for (; i + GROUP <= n; i += GROUP)                                                    \
-            round_block(x + i, (char *)out + size * i, &drawn, ++next, scale,                 \
-                        (EACH) ? e + i : NULL, WIDE, KEY);                                    \
-        if (i < n) {                                                                          \
-            float rest[GROUP] = {0};                                                          \
-            int16_t made[GROUP];                                                              \
-            memcpy(rest, x + i, 4 * (size_t)(n - i));                                         \
-            round_block(rest, made, &drawn, ++next, scale, (EACH) ? e + i : NULL, WIDE, KEY); \
-            memcpy((char *)out + size * i, made, (size_t)(size * (n - i)));                   \
-        }                                                                                     \
+INLINE void round_run(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
+                      const philox_constants *key) {
+    const int size = wide ? 2 : 1;
+    scales_t scales = {{0}, place_of(e, first), 0};
+    uint64_t group = (uint64_t)first / GROUP;
+    drawn_t drawn = {{{_mm256_setzero_si256()}}};
+    if (key) philox_vectors(key, group, &drawn);
+    for (long start = -(first % GROUP); start < n; start += GROUP) {
+        const long from = most(start, 0), to = least(start + GROUP, n), skipped = from - start;
+        take_scales(&scales, e, start, from, to, key != NULL);
+        if (to - from == GROUP) {
+            round_group(x + from, (char *)out + size * from, &drawn, ++group, scales.of, wide, key);
+        } else {
+            float some[GROUP] = {0};
+            int16_t made[GROUP];
+            memcpy(some + skipped, x + from, 4 * (size_t)(to - from));
+            round_group(some, made, &drawn, ++group, scales.of, wide, key);
+            memcpy((char *)out + size * from, (char *)made + size * skipped,
+                   (size_t)(size * (to - from)));
+        }
     }
-ROUND_RUN(round_stochastic8, 0, key, 0)
-ROUND_RUN(round_stochastic16, 1, key, 0)
-ROUND_RUN(round_even8, 0, NULL, 0)
-ROUND_RUN(round_even16, 1, NULL, 0)
-ROUND_RUN(round_each_stochastic8, 0, key, 1)
-ROUND_RUN(round_each_stochastic16, 1, key, 1)
-ROUND_RUN(round_each_even8, 0, NULL, 1)
-ROUND_RUN(round_each_even16, 1, NULL, 1)
-
-static void round_each_avx2(const float *x, void *out, long first, long n, const int32_t *exponents,
-                            int wide, const philox_key *key) {
-    if (!key) {
-        (wide ? round_each_even16 : round_each_even8)(x, out, first, n, exponents, NULL);
-        return;
-    }
-    const philox_constants constants = philox_constants_of(key, 0);
-    (wide ? round_each_stochastic16 : round_each_stochastic8)(x, out, first, n, exponents,
-                                                              &constants);
 }
 
-static void round_avx2(const float *x, void *out, long first, long n, int exponent, int wide,
+#define ROUND_RUN(name, WIDE, KEY)                                                     \
+    static void name(const float *x, void *out, long first, long n, const blocks_t *e, \
+                     const philox_constants *key) {                                    \
+        (void)key;                                                                     \
+        round_run(x, out, first, n, e, WIDE, KEY);                                     \
+    }
+ROUND_RUN(round_stochastic8, 0, key)
+ROUND_RUN(round_stochastic16, 1, key)
+ROUND_RUN(round_even8, 0, NULL)
+ROUND_RUN(round_even16, 1, NULL)
+
+static void round_avx2(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
                        const philox_key *key) {
-    if (!scale_does(exponent)) {
-        round_loop(x, out, first, n, exponent, wide, key);
+    if (!scale_does(lowest_exponent(e, first, n))) {
+        round_loop(x, out, first, n, e, wide, key);
     } else if (key) {
         const philox_constants constants = philox_constants_of(key, 0);
-        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, &exponent, &constants);
+        (wide ? round_stochastic16 : round_stochastic8)(x, out, first, n, e, &constants);
     } else {
-        (wide ? round_even16 : round_even8)(x, out, first, n, &exponent, NULL);
+        (wide ? round_even16 : round_even8)(x, out, first, n, e, NULL);
     }
 }
 
@@ -292,6 +320,8 @@ INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uin
                      drawn_t *drawn, const philox_constants *key) {
     philox_lanes lanes;
     if (key) lanes = philox_start(next);
+    prefetch_group(x);
+    prefetch_group(y);
 #pragma GCC unroll 8
     for (int d = 0; d < DRAWS; d++) {
         if (key && d < PHILOX_ROUNDS - 1) philox_lanes_round(&lanes, key, d);
@@ -400,7 +430,6 @@ void fill_avx2(level_t *t) {
     t->winograd_grad_output = winograd_grad_output_loop;
     t->top = top_avx2;
     t->round = round_avx2;
-    t->round_each = round_each_avx2;
     t->transpose = transpose_avx2;
     t->add = add_avx2;
     t->relu = relu_avx2;

@@ -16,12 +16,6 @@ INLINE __m256 rounding_scale(int exponent, int stochastic) {
     return _mm256_set1_ps(scale_of((stochastic ? FRACTION_BITS : 0) - exponent));
 }
 
-INLINE __m256 rounding_scales(const int32_t *exponents, int stochastic) {
-    const __m256i one = _mm256_set1_epi32(127 + (stochastic ? FRACTION_BITS : 0));
-    const __m256i fields = _mm256_sub_epi32(one, _mm256_loadu_si256((const void *)exponents));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(fields, 23));
-}
-
 /* Mantissas with 16 fractional bits, to which `drawn` are added. */
 INLINE __m256i fine_mantissas(__m256 x, __m256 scale, __m256i drawn) {
     return _mm256_add_epi32(_mm256_cvttps_epi32(_mm256_mul_ps(x, scale)), drawn);

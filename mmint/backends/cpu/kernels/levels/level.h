@@ -15,6 +15,7 @@ enum { MR = 6, NR = 16, TILE = MR * NR, MOST_ROWS = 16, MOST_TILE = MOST_ROWS * 
 struct extent;        /* products/extent.h */
 struct results;       /* products/tile.h */
 struct philox_key;    /* elements/random.h */
+struct blocks;        /* elements/mapping_loops.h */
 struct addition;      /* elements/addition.h */
 struct coefficients;  /* of a norm: arithmetic/coefficients.h */
 struct layer_forward; /* elements/layer_norm.h */
@@ -75,14 +76,10 @@ typedef struct {
 
     /* The largest magnitude of n patterns of float32. */
     uint32_t (*top)(const uint32_t *x, long n);
-    /* Mantissas (int16 if `wide`) of n elements of x, the first of which has number `first`, a
-     * multiple of GROUP; rounded to nearest where `key` is NULL. */
-    void (*round)(const float *x, void *out, long first, long n, int exponent, int wide,
-                  const struct philox_key *key);
-    /* The same with an exponent for each element, in memory for whole groups of random bits, all of
-     * them such that `scale_does`. */
-    void (*round_each)(const float *x, void *out, long first, long n, const int32_t *exponents,
-                       int wide, const struct philox_key *key);
+    /* Mantissas (int16 if `wide`) of n elements of x, the first of which has number `first`; rounded
+     * to nearest where `key` is NULL. */
+    void (*round)(const float *x, void *out, long first, long n, const struct blocks *exponents,
+                  int wide, const struct philox_key *key);
     /* to[p * to_row + c] = from[c * from_row + p] */
     void (*transpose)(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
                       long pixels);

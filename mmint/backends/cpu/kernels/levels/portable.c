@@ -88,7 +88,6 @@ void fill_portable(level_t *t) {
         .winograd_grad_output = winograd_grad_output_loop,
         .top = top_loop,
         .round = round_loop,
-        .round_each = round_each_loop,
         .transpose = transpose_loop,
         .add = add_loop,
         .relu = relu_loop,
