@@ -62,7 +62,7 @@ def frozen_norm_weight_grad(
     check_finite(ready().frozen_norm_weight_grad(
         products=products, mean=mean, var=var, dweight=out, channels=len(var),
         **with_exponents('grad_exponent', grad), **with_exponents('exponent', x),
-        **with_exponent('eps', number(eps)),
+        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     ))  # fmt: skip
     return out
 

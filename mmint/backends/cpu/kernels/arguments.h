@@ -196,7 +196,7 @@
     POINTER(const int64_t, products) POINTER(const float, mean) POINTER(const float, var)         \
     POINTER(float, dweight)                                                                       \
     INTEGER(channels) EXPONENTS(POINTER, INTEGER, grad_exponent)                                  \
-    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)
+    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER) INTEGER(threads)
 
 /* Rows of `size` elements; sums[2][rows] are written. Returns the top of the result. */
 #define ARGUMENTS_layer_norm(POINTER, INTEGER)                                                    \

@@ -158,13 +158,15 @@ static int frozen_rstd(float var, wide_t eps, wide_t *rstd) {
 
 int64_t frozen_norm(const frozen_norm_args *a) {
     coefficients_t *made = allocate(sizeof *made * (size_t)a->channels);
-    int64_t result = made ? OK : NO_MEMORY;
-    for (long c = 0; !result && c < a->channels; c++) {
+    if (!made) return NO_MEMORY;
+    int failed = 0;
+#pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) if (a->channels > MANY)
+    for (long c = 0; c < a->channels; c++) {
         wide_t rstd, weight, bias, mean;
         if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->weight, c, 1, &weight) ||
             parameter(a->bias, c, 0, &bias) || parameter(a->mean, c, 0, &mean)) {
-            result = NOT_FINITE;
-            break;
+            failed = 1;
+            continue;
         }
         const wide_t scale = multiply(weight, rstd);
         const wide_t offset = plus(bias, negated(multiply(mean, scale)));
@@ -173,21 +175,25 @@ int64_t frozen_norm(const frozen_norm_args *a) {
     }
     const planes_t planes = {a->x,        NULL,      a->out,       a->images,
                              a->channels, a->pixels, (int)a->wide, (int)a->threads};
-    if (!result) result = combine(&planes, made, 0);
+    const int64_t result = failed ? NOT_FINITE : (int64_t)combine(&planes, made, 0);
     free(made);
     return result;
 }
 
 int64_t frozen_norm_weight_grad(const frozen_norm_weight_grad_args *a) {
     const int64_t *h1 = a->products, *h2 = h1 + a->channels;
+    int failed = 0;
+#pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) if (a->channels > MANY)
     for (long c = 0; c < a->channels; c++) {
         wide_t rstd, mean;
-        if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->mean, c, 0, &mean))
-            return NOT_FINITE;
+        if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->mean, c, 0, &mean)) {
+            failed = 1;
+            continue;
+        }
         const wide_t total = narrow(h2[c], exponent_at(EXPONENTS_OF(a, exponent), c));
         const wide_t centred = plus(total, negated(multiply(mean, narrow(h1[c], 0))));
         const int grad_exponent = exponent_at(EXPONENTS_OF(a, grad_exponent), c);
         a->dweight[c] = to_float(shifted(multiply(centred, rstd), grad_exponent));
     }
-    return OK;
+    return failed ? NOT_FINITE : OK;
 }
