@@ -4,10 +4,11 @@
 
 #include <string.h>
 
-#include "integers.h"
+#include "planes_loops.h"
 #include "pooling.h"
 
-enum { ROW_BLOCK = 1 << 12 }; /* int16 mantissas whose sum int32 holds */
+/* What each level writes itself: as sums8_loop. */
+static void sums8(const int8_t *a, const int8_t *b, long n, int64_t *sum);
 
 INLINE int64_t at(const void *x, long i, int wide) {
     return wide ? ((const int16_t *)x)[i] : ((const int8_t *)x)[i];
@@ -21,14 +22,13 @@ INLINE float finished(const pool_t *p, int64_t total, uint32_t *top) {
 }
 
 INLINE int64_t run_sum(const void *x, long from, long to, int wide) {
-    int64_t total = 0;
-    for (long i = from; i < to; i += ROW_BLOCK) {
-        const long end = least(to, i + ROW_BLOCK);
-        int32_t part = 0;
-        for (long j = i; j < end; j++) part += (int32_t)at(x, j, wide);
-        total += part;
-    }
-    return total;
+    const int8_t *narrow = (const int8_t *)x + from;
+    int64_t sum[2] = {0, 0};
+    if (wide)
+        sums16_loop((const int16_t *)x + from, (const int16_t *)x + from, to - from, sum);
+    else
+        sums8(narrow, narrow, to - from, sum);
+    return sum[0];
 }
 
 INLINE uint32_t pool_body(const pool_t *p, const void *x, float *out, int64_t *line, int wide) {
