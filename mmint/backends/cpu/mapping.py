@@ -9,7 +9,7 @@ from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..host.exponents import blocks
 from ..magnitudes import known_magnitude
 from .library import ready
-from .operands import check_finite, random_words, with_exponents
+from .operands import check_finite, random_words, to_channels_last, with_exponents
 
 
 def quantize(
@@ -58,7 +58,10 @@ def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:
 
 def channel_sum(grad: FixedPoint, channel_dim: int) -> Tensor:
     """As `Backend.channel_sum`."""
-    mantissa = grad.mantissa.movedim(channel_dim, -1).contiguous()
+    mantissa = grad.mantissa
+    if mantissa.dim() == 4 and channel_dim == 1:
+        mantissa = to_channels_last(mantissa)
+    mantissa = mantissa.movedim(channel_dim, -1).contiguous()
     channels = mantissa.shape[-1]
     grad = grad._replace(exponent=grad.exponents().to(torch.int32))
     out = torch.empty(channels, dtype=torch.float32)
