@@ -27,7 +27,8 @@ class Backend(Interpolation, Protocol):
 
     Attributes:
         name: as `MMINT_BACKEND` and people call it.
-        planes_last: whether norms and pooling read channels-last mantissas fastest, not planes.
+        planes_last: whether norms, pooling and depthwise convolutions read channels-last mantissas
+            fastest, not planes.
     """
 
     name: str

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..backends import Geometry
-from ..numerics import Role
+from ..numerics import FixedPoint, Role
 from . import volumes
 from .bias import add_bias
 from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper, along_axis
+from .planes import map_planes
 from .saved import restore, save
 from .sharing import shared
 from .weights import Weights
@@ -107,7 +108,7 @@ class _Conv(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped_grad = ctx.mapper(grad, Role.GRADIENT, along_axis(grad, 1, ctx.geometry.groups))
+        mapped_grad = _map_images(grad, Role.GRADIENT, ctx.geometry, ctx.mapper)
         size, weight_size = ctx.sizes
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
@@ -146,7 +147,7 @@ class _ConvTranspose(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = restore(ctx)
         backend = ctx.mapper.backend(grad)
-        mapped_grad = ctx.mapper(grad, Role.GRADIENT, along_axis(grad, 1, ctx.geometry.groups))
+        mapped_grad = _map_images(grad, Role.GRADIENT, ctx.geometry, ctx.mapper)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
             volumes.conv(backend, mapped_grad, weight, ctx.geometry) if needs_x else None,
@@ -156,6 +157,14 @@ class _ConvTranspose(Function):
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
             None, None, None, None,
         )  # fmt: skip
+
+
+def _map_images(x: Tensor, role: Role, geometry: Geometry, mapper: Mapper) -> FixedPoint:
+    """Maps ``x`` with an exponent for each group: plane by plane where a group is a channel."""
+    groups = geometry.groups
+    if 1 < groups == x.shape[1]:
+        return map_planes(x, role, mapper, (1, groups))
+    return mapper(x, role, along_axis(x, 1, groups))
 
 
 def _check_fits(x: Tensor, weight: Tensor, geometry: Geometry, mapper: Mapper) -> None:

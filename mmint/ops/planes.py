@@ -1,4 +1,4 @@
-"""Mapping images plane by plane, as norms and pooling read them."""
+"""Mapping images plane by plane, as norms, pooling and depthwise convolutions read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def map_planes(
     exponents: tuple[int, int] = (1, 1),
     top: int | Tensor | None = None,
 ) -> FixedPoint:
-    """Maps ``x`` (N, C, ...), laid out in memory as the backend's norms and pooling read it.
+    """Maps ``x`` (N, C, ...), laid out in memory as the backend reads planes.
 
     That is plane after plane, or channels-last where the backend says so by ``planes_last``.
 

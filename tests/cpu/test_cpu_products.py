@@ -95,6 +95,15 @@ CASES = [  # x, weight, geometry
     ((1, 64, 12, 12), (64, 2, 3, 3), Geometry(padding=(1, 1), groups=32)),
     ((2, 35, 14, 14), (35, 1, 3, 3), Geometry((2, 2), (1, 1), groups=35)),
     ((2, 16, 14, 14), (32, 1, 3, 3), Geometry(padding=(1, 1), groups=16)),
+    # depthwise: strides of one axis and of more than the kernel, tall bands, few and many taps
+    ((2, 5, 13, 21), (5, 1, 3, 3), Geometry((2, 1), (1, 1), groups=5)),
+    ((1, 4, 11, 19), (4, 1, 2, 2), Geometry((3, 4), (0, 1), groups=4)),
+    ((1, 3, 120, 75), (3, 1, 3, 3), Geometry(padding=(1, 1), groups=3)),
+    ((1, 3, 90, 133), (3, 1, 5, 5), Geometry((2, 2), (2, 2), groups=3)),
+    ((2, 9, 7, 7), (9, 1, 1, 1), Geometry((2, 2), groups=9)),
+    ((1, 4, 9, 40), (4, 1, 7, 7), Geometry(padding=(3, 3), groups=4)),
+    ((1, 2, 6, 5), (2, 1, 3, 3), Geometry(padding=(4, 6), groups=2)),
+    ((2, 3, 8, 1), (3, 1, 2, 2), Geometry((2, 2), (0, 1), (3, 2), groups=3)),
     ((5, 30, 3, 3), (40, 30, 3, 3), Geometry(padding=(1, 1))),
     ((4, 30, 3, 3), (40, 30, 3, 3), Geometry()),
     # 3 x 3 of stride 1, for the tiled form: edges, odd channels, paddings, dilations

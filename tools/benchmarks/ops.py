@@ -1,13 +1,15 @@
 """`benchmark.py ops`: integer kernels beside PyTorch's float32 ones, in one run, on this machine.
 
 `ops` takes every distinct convolution of ResNet-50 at 2x3x320x320, of SSD300 with VGG-16 at
-2x3x300x300 and of DeepLab (ResNet-101 stages dilated by 2 and 4, and ASPP with rates 6 to 36) at
-2x3x256x256, and square matrix products. The integer and the float operation alternate, and medians
-are compared. Convolutions include the mapping: `forward` maps its input, `input_grad` and
-`weight_grad` share one mapped gradient, so that half of its time is counted with each; weights are
-mapped once, outside. Matrix products do not include it, and are also compared with ONNX Runtime's
-`MatMulInteger` (u8 x u8, the exact one) where onnxruntime is installed. `exact` says that the
-result equals the reference backend's to the bit; it is checked outside the timing.
+2x3x300x300, of DeepLab (ResNet-101 stages dilated by 2 and 4, and ASPP with rates 6 to 36) at
+2x3x256x256, of MobileNetV2 at 2x3x224x224 (and 5 x 5 depthwise ones) and of RetinaNet's heads on
+2x3x320x320, the linear layers of ViT-B on two images of 197 patches, and square matrix products.
+The integer and the float operation alternate, and medians are compared. Convolutions and linear
+layers include the mapping: `forward` maps its input, `input_grad` and `weight_grad` share one
+mapped gradient, so that half of its time is counted with each; weights are mapped once, outside.
+Matrix products do not include it, and are also compared with ONNX Runtime's `MatMulInteger`
+(u8 x u8, the exact one) where onnxruntime is installed. Exponents are free, as in training. `exact`
+says that the result equals the reference backend's to the bit; it is checked outside the timing.
 """
 
 from __future__ import annotations
@@ -17,108 +19,31 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from mmint.backends import Geometry, cpu, reference
+from mmint.backends import cpu, reference
 from mmint.numerics import FixedPoint, RandomBits, Role
+from mmint.ops.matmul import transposed
 
 from .machine import machine
 from .results import save
+from .shapes import (
+    LINEAR_ROWS,
+    LINEAR_SIZES,
+    Convolution,
+    deeplab,
+    distinct,
+    mobilenet,
+    resnet,
+    retinanet_heads,
+    vgg_ssd,
+)
 
 PASSES = ('forward', 'input_grad', 'weight_grad')
 GEMM_SIZES = (256, 512, 1024, 1536, 2048)
-
-
-class Convolution(NamedTuple):
-    """One layer: input (channels, height = width), filters, kernel, geometry."""
-
-    model: str
-    channels: int
-    size: int
-    filters: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    dilation: int = 1
-
-    @property
-    def geometry(self) -> Geometry:
-        """As the backends take it."""
-        return Geometry((self.stride,) * 2, (self.padding,) * 2, (self.dilation,) * 2, 1)
-
-    def __str__(self) -> str:
-        name = f'{self.channels}x{self.size}x{self.size} {self.kernel}x{self.kernel}'
-        name += f' -> {self.filters}'
-        name += f' /{self.stride}' if self.stride > 1 else ''
-        return name + (f' dilated {self.dilation}' if self.dilation > 1 else '')
-
-
-def resnet(
-    size: int, dilations: tuple[int, ...] = (1, 1, 1, 1), model: str = 'ResNet-50'
-) -> list[Convolution]:
-    """The convolutions of a bottleneck ResNet; a dilated stage keeps its size."""
-    layers = [Convolution(model, 3, size, 64, 7, 2, 3)]
-    size, channels = size // 4, 64
-    for stage, dilation in enumerate(dilations):
-        width = 64 << stage
-        stride = 2 if stage and dilation == 1 else 1
-        layers += [
-            Convolution(model, channels, size, width, 1),
-            Convolution(model, width, size, width, 3, stride, dilation, dilation),
-            Convolution(model, channels, size, 4 * width, 1, stride),
-        ]
-        size //= stride
-        layers += [
-            Convolution(model, width, size, 4 * width, 1),
-            Convolution(model, 4 * width, size, width, 1),
-            Convolution(model, width, size, width, 3, 1, dilation, dilation),
-        ]
-        channels = 4 * width
-    return layers
-
-
-def vgg_ssd() -> list[Convolution]:
-    """The convolutions of SSD300 with VGG-16."""
-    layers = []
-    stages = [(300, 3, 64, 2), (150, 64, 128, 2), (75, 128, 256, 3), (38, 256, 512, 3),
-              (19, 512, 512, 3)]  # fmt: skip
-    for size, channels, filters, count in stages:
-        for i in range(count):
-            layers.append(Convolution('SSD300', filters if i else channels, size, filters, 3, 1, 1))
-    layers += [
-        Convolution('SSD300', 512, 19, 1024, 3, 1, 6, 6),
-        Convolution('SSD300', 1024, 19, 1024, 1),
-        Convolution('SSD300', 1024, 19, 256, 1),
-        Convolution('SSD300', 256, 19, 512, 3, 2, 1),
-        Convolution('SSD300', 512, 10, 128, 1),
-        Convolution('SSD300', 128, 10, 256, 3, 2, 1),
-        Convolution('SSD300', 256, 5, 128, 1),
-        Convolution('SSD300', 128, 5, 256, 3),
-        Convolution('SSD300', 256, 3, 128, 1),
-        Convolution('SSD300', 128, 3, 256, 3),
-    ]
-    heads = ((38, 512, 4), (19, 1024, 6), (10, 512, 6), (5, 256, 6), (3, 256, 4), (1, 256, 4))
-    for size, channels, anchors in heads:
-        for outputs in (4, 81):
-            layers.append(Convolution('SSD300', channels, size, anchors * outputs, 3, 1, 1))
-    return layers
-
-
-def deeplab() -> list[Convolution]:
-    """The dilated convolutions of DeepLab, at stride 8."""
-    layers = [layer for layer in resnet(256, (1, 1, 2, 4), 'DeepLab') if layer.dilation > 1]
-    return layers + [Convolution('DeepLab', 2048, 32, 512, 3, 1, r, r) for r in (6, 12, 18, 24, 36)]
-
-
-def distinct(layers: list[Convolution]) -> list[Convolution]:
-    """Each shape once, under the model that has it first."""
-    found = {}
-    for layer in layers:
-        found.setdefault(layer[1:], layer)
-    return list(found.values())
 
 
 def alternate(
@@ -148,15 +73,25 @@ def convolution_rows(layer: Convolution, thread_counts: list[int], seconds: floa
     geometry = layer.geometry
     stride, padding, dilation, groups = geometry
     x = torch.randn(2, layer.channels, layer.size, layer.size).relu_()
-    weight = torch.randn(layer.filters, layer.channels, layer.kernel, layer.kernel)
+    weight = torch.randn(layer.filters, layer.channels // groups, layer.kernel, layer.kernel)
     grad = torch.randn_like(F.conv2d(x, weight, None, *geometry)) * 1e-3
     bits = RandomBits(1, 0, 2, 3, Role.INPUT)
-    qx, qw, qg = (cpu.quantize(t, 8, bits) for t in (x, weight, grad))
+    free = (1, groups, 1, 1) if groups > 1 else ()
+
+    def mapped_image(image: torch.Tensor) -> FixedPoint:
+        if groups == 1:
+            return cpu.quantize(image, 8, bits)
+        mantissa, exponent, _ = cpu.quantize(image.flatten(2), 8, bits, exponents=(1, groups, 1))
+        return FixedPoint(mantissa.view(image.shape), exponent.view(1, groups, 1, 1), 8)
+
+    qx, qg = mapped_image(x), mapped_image(grad)
+    qw = cpu.quantize(weight, 8, bits, exponents=(layer.filters, 1, 1, 1))
+    back = qw if groups > 1 else cpu.quantize(weight, 8, bits, exponents=(1, layer.channels, 1, 1))
     exact = {
         'forward': same(cpu.conv2d(qx, qw, geometry), reference.conv2d(qx, qw, geometry)),
         'input_grad': same(
-            cpu.conv2d_input_grad(qg, qw, x.shape, geometry),
-            reference.conv2d_input_grad(qg, qw, x.shape, geometry),
+            cpu.conv2d_input_grad(qg, back, x.shape, geometry),
+            reference.conv2d_input_grad(qg, back, x.shape, geometry),
         ),
         'weight_grad': same(
             cpu.conv2d_weight_grad(qg, qx, weight.shape, geometry),
@@ -164,7 +99,7 @@ def convolution_rows(layer: Convolution, thread_counts: list[int], seconds: floa
         ),
     }
     for tensor, mapped in ((x, qx), (grad, qg)):
-        expected = reference.quantize(tensor, 8, bits)
+        expected = reference.quantize(tensor, 8, bits, exponents=free)
         if not torch.equal(mapped.mantissa, expected.mantissa):
             exact = dict.fromkeys(exact, False)
 
@@ -174,8 +109,8 @@ def convolution_rows(layer: Convolution, thread_counts: list[int], seconds: floa
         )
 
     integer = {
-        'forward': lambda: cpu.conv2d(cpu.quantize(x, 8, bits), qw, geometry),
-        'input_grad': lambda: cpu.conv2d_input_grad(qg, qw, x.shape, geometry),
+        'forward': lambda: cpu.conv2d(mapped_image(x), qw, geometry),
+        'input_grad': lambda: cpu.conv2d_input_grad(qg, back, x.shape, geometry),
         'weight_grad': lambda: cpu.conv2d_weight_grad(qg, qx, weight.shape, geometry),
     }
     floating = {
@@ -183,19 +118,60 @@ def convolution_rows(layer: Convolution, thread_counts: list[int], seconds: floa
         'input_grad': backward((True, False, False)),
         'weight_grad': backward((False, True, False)),
     }
+    shape = f'{layer.model} {layer}'
+    mapping = partial(mapped_image, grad)
+    return layer_rows('conv2d', shape, integer, floating, mapping, exact, thread_counts, seconds)
+
+
+def layer_rows(
+    op: str,
+    shape: str,
+    integer: dict[str, Callable[[], object]],
+    floating: dict[str, Callable[[], object]],
+    mapping: Callable[[], object],
+    exact: dict[str, bool],
+    thread_counts: list[int],
+    seconds: float,
+) -> list[dict]:
+    """One row for each thread count and pass; ``mapping`` maps the gradient, for two passes."""
     rows = []
     for threads in thread_counts:
         torch.set_num_threads(threads)
-        (mapping,) = alternate([lambda: cpu.quantize(grad, 8, bits)], seconds / 4)
+        (mapping_ms,) = alternate([mapping], seconds / 4)
         for name in PASSES:
             int8_ms, float_ms = alternate([integer[name], floating[name]], seconds)
             if name != 'forward':
-                int8_ms += mapping / 2
-            rows.append(
-                row('conv2d', f'{layer.model} {layer}', name, threads, int8_ms, float_ms,
-                    exact[name])
-            )  # fmt: skip
+                int8_ms += mapping_ms / 2
+            rows.append(row(op, shape, name, threads, int8_ms, float_ms, exact[name]))
     return rows
+
+
+def linear_rows(inputs: int, outputs: int, thread_counts: list[int], seconds: float) -> list[dict]:
+    """One row for each thread count and pass."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(LINEAR_ROWS, inputs), torch.randn(outputs, inputs)
+    grad = torch.randn(LINEAR_ROWS, outputs) * 1e-3
+    bits = RandomBits(1, 0, 2, 3, Role.INPUT)
+    qx, qg = cpu.quantize(x, 8, bits), cpu.quantize(grad, 8, bits)
+    qw = transposed(cpu.quantize(weight, 8, bits, exponents=(outputs, 1)))
+    back = cpu.quantize(weight, 8, bits, exponents=(1, inputs))
+    operands = {'forward': (qx, qw), 'input_grad': (qg, back), 'weight_grad': (transposed(qg), qx)}
+    exact = {
+        name: same(cpu.matmul(*pair), reference.matmul(*pair)) for name, pair in operands.items()
+    }
+    integer = {
+        'forward': lambda: cpu.matmul(cpu.quantize(x, 8, bits), qw),
+        'input_grad': lambda: cpu.matmul(*operands['input_grad']),
+        'weight_grad': lambda: cpu.matmul(*operands['weight_grad']),
+    }
+    floating = {
+        'forward': lambda: F.linear(x, weight),
+        'input_grad': lambda: grad @ weight,
+        'weight_grad': lambda: grad.t() @ x,
+    }
+    mapping = partial(cpu.quantize, grad, 8, bits)
+    shape = f'ViT-B {LINEAR_ROWS}x{inputs} -> {outputs}'
+    return layer_rows('linear', shape, integer, floating, mapping, exact, thread_counts, seconds)
 
 
 def gemm_rows(size: int, thread_counts: list[int], seconds: float) -> list[dict]:
@@ -277,12 +253,12 @@ def show(rows: list[dict]) -> None:
 def summary(rows: list[dict]) -> None:
     """Geometric means and the slowest."""
     for threads in sorted({made['threads'] for made in rows}):
-        for op in ('gemm', 'conv2d'):
+        for op in ('gemm', 'linear', 'conv2d'):
             part = [r for r in rows if r['threads'] == threads and r['op'] == op]
             if not part:
                 continue
             line = f'{op}, {threads} threads: {mean([r["ratio"] for r in part]):.2f} times float'
-            if op == 'conv2d':
+            if op != 'gemm':
                 for name in PASSES:
                     ratios = [r['ratio'] for r in part if r['pass'] == name]
                     line += f', {name} {mean(ratios):.2f}'
@@ -305,15 +281,17 @@ def summary(rows: list[dict]) -> None:
 def ops(args: argparse.Namespace) -> None:
     """The sub-command `ops`."""
     threads = [int(t) for t in args.threads.split(',')]
-    layers = distinct(resnet(320) + vgg_ssd() + deeplab())
-    sizes = GEMM_SIZES
+    layers = distinct(resnet(320) + vgg_ssd() + deeplab() + mobilenet() + retinanet_heads())
+    sizes, linear_sizes = GEMM_SIZES, LINEAR_SIZES
     if args.quick:
-        layers, sizes = layers[::4], GEMM_SIZES[:3]
+        layers, sizes, linear_sizes = layers[::4], GEMM_SIZES[:3], LINEAR_SIZES[:1]
     print(machine())
     rows = []
-    for work in [lambda s=s: gemm_rows(s, threads, args.seconds) for s in sizes] + [
-        lambda c=c: convolution_rows(c, threads, args.seconds) for c in layers
-    ]:
+    for work in (
+        [lambda s=s: gemm_rows(s, threads, args.seconds) for s in sizes]
+        + [lambda s=s: linear_rows(*s, threads, args.seconds) for s in linear_sizes]
+        + [lambda c=c: convolution_rows(c, threads, args.seconds) for c in layers]
+    ):
         made = work()
         show(made)
         rows += made

@@ -1,9 +1,9 @@
 """The integer operations in C: SIMD, threads, and the bits of `mmint.backends.reference`.
 
-Mantissas of images and filters (int8, four dimensions) are kept channels-last in memory. Kernels
-that write what the next layer maps note its largest magnitude (`mmint.backends.magnitudes`). The
-instruction set is the best that the machine has; the environment variable ``MMINT_CPU_LEVEL``
-names another, read at the first use.
+Mantissas of images and filters (int8, four dimensions) are kept channels-last in memory, planes
+where channels are filtered or normalised on their own. Kernels that write what the next layer maps
+note its largest magnitude (`mmint.backends.magnitudes`). The instruction set is the best that the
+machine has; the environment variable ``MMINT_CPU_LEVEL`` names another, read at the first use.
 """
 
 from ..errors import check

@@ -22,11 +22,25 @@ def to_planar(mantissa: Tensor) -> Tensor:
         return mantissa.contiguous()
     images, channels, height, width = mantissa.shape
     out = torch.empty(mantissa.shape, dtype=torch.int8)
-    ready().planar(
-        x=mantissa, out=out, images=images, channels=channels, pixels=height * width,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+    _transpose(mantissa, out, images, height * width, channels)
     return out
+
+
+def to_channels_last(mantissa: Tensor) -> Tensor:
+    """Channels-last in memory, of an image: faster where it is contiguous."""
+    channels_last = mantissa.is_contiguous(memory_format=torch.channels_last)
+    if channels_last or mantissa.dtype != torch.int8 or not mantissa.is_contiguous():
+        return mantissa.contiguous(memory_format=torch.channels_last)
+    images, channels, height, width = mantissa.shape
+    out = torch.empty(mantissa.shape, dtype=torch.int8, memory_format=torch.channels_last)
+    _transpose(mantissa, out, images, channels, height * width)
+    return out
+
+
+def _transpose(x: Tensor, out: Tensor, images: int, rows: int, columns: int) -> None:
+    ready().transpose(
+        x=x, out=out, images=images, rows=rows, columns=columns, threads=torch.get_num_threads()
+    )
 
 
 def planar_pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:

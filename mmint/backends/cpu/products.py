@@ -13,7 +13,7 @@ from ..host.arguments import flat, pair
 from ..host.checks import check_matrices
 from ..magnitudes import remember_magnitude
 from .library import ready
-from .operands import check_finite, random_words
+from .operands import check_finite, random_words, to_channels_last, to_planar
 
 
 def conv2d(
@@ -29,11 +29,12 @@ def conv2d(
     size = geometry.output_size(shape[2:], kernel)
     out = torch.empty((shape[0], filters, *size), dtype=torch.float32)
     a, b, wide = pair(x, weight)
-    a, b = _channels_last(a), _channels_last(b)
+    sizes = _geometry(shape, b.shape, out.shape, geometry)
+    a, b = _images(a, sizes), to_channels_last(b)
 
     bias, arguments = _bias(bias, random)
     result = ready().conv2d(
-        x=a, weight=b, grad=None, out=out, **_geometry(shape, b.shape, out.shape, geometry),
+        x=a, weight=b, grad=None, out=out, **sizes,
         wide=wide, **_products(x, weight), **arguments,
     )  # fmt: skip
     return _finished(result, out, bias, 1)
@@ -50,11 +51,12 @@ def conv2d_input_grad(
     """As `Backend.conv2d_input_grad`."""
     out = torch.empty(tuple(input_size), dtype=torch.float32)
     g, b, wide = pair(grad, weight)
-    g, b = _channels_last(g), _channels_last(b)
+    sizes = _geometry(out.shape, b.shape, g.shape, geometry)
+    g, b = _images(g, sizes), to_channels_last(b)
 
     bias, arguments = _bias(bias, random)
     result = ready().conv2d_input_grad(
-        x=None, weight=b, grad=g, out=out, **_geometry(out.shape, b.shape, g.shape, geometry),
+        x=None, weight=b, grad=g, out=out, **sizes,
         wide=wide, **_products(grad, weight), **arguments,
     )  # fmt: skip
     return _finished(result, out, bias, 1)
@@ -69,9 +71,10 @@ def conv2d_weight_grad(
     """As `Backend.conv2d_weight_grad`."""
     out = torch.empty(tuple(weight_size), dtype=torch.float32)
     g, a, wide = pair(grad, x)
-    g, a = _channels_last(g), _channels_last(a)
+    sizes = _geometry(a.shape, out.shape, g.shape, geometry)
+    g, a = _images(g, sizes), _images(a, sizes)
     ready().conv2d_weight_grad(
-        x=a, weight=None, grad=g, out=out, **_geometry(a.shape, out.shape, g.shape, geometry),
+        x=a, weight=None, grad=g, out=out, **sizes,
         wide=wide, **_products(grad, x), **_bias(None, None)[1],
     )  # fmt: skip
     return out
@@ -108,8 +111,9 @@ def _matrices(mantissa: Tensor) -> Tensor:
     return mantissa if 1 in mantissa.stride()[-2:] else mantissa.contiguous()
 
 
-def _channels_last(mantissa: Tensor) -> Tensor:
-    return mantissa.contiguous(memory_format=torch.channels_last)
+def _images(mantissa: Tensor, sizes: dict[str, int]) -> Tensor:
+    """As a convolution of these sizes reads them."""
+    return to_planar(mantissa) if sizes['depthwise'] else to_channels_last(mantissa)
 
 
 def _geometry(
@@ -121,7 +125,7 @@ def _geometry(
         'n': n, 'c': c, 'h': h, 'w': w, 'o': o, 'kernel_h': kernel_h, 'kernel_w': kernel_w,
         'out_h': out_h, 'out_w': out_w, 'stride_h': stride_h, 'stride_w': stride_w,
         'pad_h': pad_h, 'pad_w': pad_w, 'dilation_h': dilation_h, 'dilation_w': dilation_w,
-        'groups': groups,
+        'groups': groups, 'depthwise': int(groups > 1 and groups == c == o),
     }  # fmt: skip
 
 

@@ -35,13 +35,13 @@
     KERNEL(norm)                             \
     KERNEL(norm_grad)                        \
     KERNEL(norm_weight_grad)                 \
-    KERNEL(planar)                           \
     KERNEL(plane_products)                   \
     KERNEL(plane_sums)                       \
     KERNEL(quantize)                         \
     KERNEL(relu)                             \
     ALIKE(relu_grad, relu)                   \
     KERNEL(sgd_step)                         \
+    KERNEL(transpose)                        \
     KERNEL(update_running)
 
 /* ---- what several have ---- */
@@ -137,10 +137,10 @@
 
 /* ---- norms: mantissas (images, channels, pixels), parameters and statistics (channels,) ---- */
 
-/* int8 (images, pixels, channels) to (images, channels, pixels). */
-#define ARGUMENTS_planar(POINTER, INTEGER)                                                        \
+/* int8 (images, rows, columns) to (images, columns, rows). */
+#define ARGUMENTS_transpose(POINTER, INTEGER)                                                     \
     POINTER(const int8_t, x) POINTER(int8_t, out)                                                 \
-    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(threads)
+    INTEGER(images) INTEGER(rows) INTEGER(columns) INTEGER(threads)
 
 /* out[2][planes]: sums of x and of its squares. */
 #define ARGUMENTS_plane_sums(POINTER, INTEGER)                                                    \
@@ -221,13 +221,14 @@
     POINTER(const float, bias) INTEGER(bias_length) RANDOM(INTEGER) INTEGER(threads)
 
 /* x (n, h, w, c), weight (o, kernel_h, kernel_w, c / groups), grad (n, out_h, out_w, o), of which
- * each kernel takes two; the weight gradient takes no bias and returns a status. */
+ * each kernel takes two; where `depthwise`, with as many groups as channels and filters, images are
+ * (n, c, h, w). The weight gradient takes no bias and returns a status. */
 #define ARGUMENTS_conv2d(POINTER, INTEGER)                                                        \
     POINTER(const void, x) POINTER(const void, weight) POINTER(const void, grad)                  \
     POINTER(float, out)                                                                           \
     INTEGER(n) INTEGER(c) INTEGER(h) INTEGER(w) INTEGER(o) INTEGER(kernel_h) INTEGER(kernel_w)    \
     INTEGER(out_h) INTEGER(out_w) INTEGER(stride_h) INTEGER(stride_w) INTEGER(pad_h)              \
-    INTEGER(pad_w) INTEGER(dilation_h) INTEGER(dilation_w) INTEGER(groups)                        \
+    INTEGER(pad_w) INTEGER(dilation_h) INTEGER(dilation_w) INTEGER(groups) INTEGER(depthwise)     \
     PRODUCTS(POINTER, INTEGER)
 
 /* `batch` times a (m, k) and b (k, n), strides in elements; each has one dimension of stride 1. Each

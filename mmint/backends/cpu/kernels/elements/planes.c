@@ -14,8 +14,8 @@
 
 enum { CHUNK = 1 << 15 };
 
-int64_t planar(const planar_args *a) {
-    channels_last(a->x, a->out, a->images, a->pixels, a->channels, (int)a->threads);
+int64_t transpose(const transpose_args *a) {
+    channels_last(a->x, a->out, a->images, a->rows, a->columns, (int)a->threads);
     return OK;
 }
 

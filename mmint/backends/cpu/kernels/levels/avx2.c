@@ -19,6 +19,7 @@
 #include "avx2_philox.h"
 #include "avx2_rounding.h"
 #include "avx2_sgd.h"
+#include "avx2_taps.h"
 #include "avx2_tile.h"
 #include "avx2_transpose.h"
 #include "level.h"
@@ -29,7 +30,6 @@
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
 #include "elements/pooling_loops.h"
-#include "products/depthwise_loops.h"
 #include "products/winograd_grad_loops.h"
 #include "products/winograd_loops.h"
 
@@ -263,8 +263,10 @@ void fill_avx2(level_t *t) {
     t->pairs.pack_rows = pack_rows_avx2;
     t->pairs.pack_columns = pack_columns_avx2;
     t->bytes = t->pairs;
-    t->add_products = add_products_loop;
-    t->finish_row = finish_row_loop;
+    t->lay_plane = lay_plane_avx2;
+    t->tap_sums = tap_sums_avx2;
+    t->tap_products = tap_products_avx2;
+    t->finish_sums = finish_sums_loop;
     t->winograd_filters = winograd_filters_loop;
     t->winograd_inputs = winograd_inputs_loop;
     t->winograd_outputs = winograd_outputs_loop;

@@ -14,6 +14,7 @@ enum { MR = 6, NR = 16, TILE = MR * NR, MOST_ROWS = 16, MOST_TILE = MOST_ROWS * 
 
 struct extent;        /* products/extent.h */
 struct results;       /* products/tile.h */
+struct laid;          /* products/depthwise_loops.h */
 struct philox_key;    /* elements/random.h */
 struct blocks;        /* elements/mapping_loops.h */
 struct addition;      /* elements/addition.h */
@@ -57,11 +58,18 @@ typedef struct {
 
     /* Of int16, MR rows at a time, without heads; of int8, which may be the same. */
     form_t pairs, bytes;
-    /* sum[c] += a[c] * b[c] */
-    void (*add_products)(int32_t *sum, const void *a, const void *b, long n, int wide);
-    /* made[c] = (sum[c] + bias[c]) * scales[c], noted in lane 0 of `seen`. */
-    void (*finish_row)(float *made, const int32_t *sum, const int32_t *bias, const float *scales,
-                       long n, struct extent *seen);
+    /* A plane of int8, or int16 if `wide`, laid out for a filter; the zeros are there. */
+    void (*lay_plane)(const struct laid *l, const void *plane, int wide, int16_t *out);
+    /* sums[i] = sum over an even number of taps of weight[t] * x[offset[t] + i], i < n; as many as
+     * LAID_SLACK more may be read and written. */
+    void (*tap_sums)(int32_t *sums, const int16_t *x, const long *offset, const int16_t *weight,
+                     long taps, long n);
+    /* sums[t] += sum of grad[i] * x[offset[t] + i], i < n, and zeros of grad up to TAP_LANES. */
+    void (*tap_products)(int64_t *sums, const int16_t *grad, const int16_t *x, const long *offset,
+                         long taps, long n);
+    /* made[i] = (sum[i] + bias) * scale, noted in lane 0 of `seen`. */
+    void (*finish_sums)(float *made, const int32_t *sum, int32_t bias, float scale, long n,
+                        struct extent *seen);
     void (*winograd_filters)(const struct winograd_job *s, long panel, int32_t *to, long stride,
                              struct winograd_points *made);
     void (*winograd_inputs)(const struct winograd_job *s, const struct winograd_places *at,

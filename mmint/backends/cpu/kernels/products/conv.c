@@ -11,10 +11,6 @@ enum { FEW_CHANNELS = 8 /* below: all taps of a pixel are packed as one */ };
 
 static const long one_tap[1] = {0};
 
-static int is_depthwise(const conv2d_args *a) {
-    return a->groups > 1 && a->groups == a->c && a->groups == a->o;
-}
-
 /* Does each channel of the result have an exponent, though it is not a group? */
 static int each_channel(const conv2d_args *a) { return a->groups == 1 && a->exponent_step; }
 
@@ -83,7 +79,7 @@ static operand_t input_pixels(const conv2d_args *a, const taps_t *t, long g, lon
     x.pixels.step_x = a->stride_w;
     x.pixels.dy = t->dy;
     x.pixels.dx = t->dx;
-    if (channels < FEW_CHANNELS && t->count > 1 && !is_depthwise(a)) {
+    if (channels < FEW_CHANNELS && t->count > 1) {
         x.pixels.merged_taps = t->count;
         x.pixels.merged_channels = channels;
         x.pixels.run = a->dilation_w == 1 && a->groups == 1 ? a->kernel_w : 1;
@@ -91,17 +87,6 @@ static operand_t input_pixels(const conv2d_args *a, const taps_t *t, long g, lon
         x.channels = t->count * channels;
     }
     return x;
-}
-
-/* A depthwise weight, which comes as (channel, tap), as (tap, channel) for the taps of `t`. */
-static char *depthwise_weight(const conv2d_args *a, const taps_t *t) {
-    const long size = a->wide ? 2 : 1, taps = a->kernel_h * a->kernel_w;
-    char *weight = malloc((size_t)(taps * a->c * size) + 1);
-    for (long i = 0; weight && i < t->count; i++)
-        for (long c = 0; c < a->c; c++)
-            memcpy(weight + (i * a->c + c) * size,
-                   (const char *)a->weight + c * taps * size + t->filter[i], (size_t)size);
-    return weight;
 }
 
 /* Could it be a 3 x 3 convolution of stride 1, for winograd.h? */
@@ -141,17 +126,8 @@ int64_t conv2d(const conv2d_args *a) {
                              .out_w = a->out_w};
     if (!status && is_3x3(a) && winograd_pays(&fast) && winograd_fits(&fast)) {
         status = winograd(&fast, (int)a->threads, &seen);
-    } else if (!status && is_depthwise(a)) {
-        char *weight = depthwise_weight(a, &t);
-        depthwise_t d = {.x = input_pixels(a, &t, 0, a->c), .finish = finish, .weight = weight};
-        d.largest = (double)a->largest;
-        d.out = a->out;
-        d.image_stride = a->o * a->out_h * a->out_w;
-        d.row_stride = a->out_h * a->out_w;
-        d.step_y = a->out_w;
-        d.step_x = 1;
-        status = weight ? depthwise(&d, (int)a->threads, &seen) : NO_MEMORY;
-        free(weight);
+    } else if (!status && a->depthwise) {
+        status = depthwise(a, finish, &seen);
     } else {
         for (long g = 0; !status && g < a->groups; g++) {
             product_t p = {.b = input_pixels(a, &t, g, channels), .finish = &finish[g]};
@@ -221,8 +197,11 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
     if (!status)
         status = finish_prepare(&finish, finishes(a, a->c), BIAS_OF(a), EXPONENTS_OF(a, exponent),
                                 (double)a->largest * channels * taps, a->c, 0);
-    int done = 0;
-    if (!status && is_3x3(a)) status = winograd_input_grad(a, finish, &seen, &done);
+    int done = a->depthwise;
+    if (!status && a->depthwise)
+        status = depthwise_input_grad(a, finish, &seen);
+    else if (!status && is_3x3(a))
+        status = winograd_input_grad(a, finish, &seen, &done);
     const long phases = done ? 0 : a->stride_h * a->stride_w;
     for (long phase = 0; !status && phase < phases; phase++) {
         const long row = phase / a->stride_w, column = phase % a->stride_w;
@@ -239,21 +218,6 @@ int64_t conv2d_input_grad(const conv2d_args *a) {
         grad.pixels.dx = t.dx;
         grad.lanes = a->n * grad.pixels.grid_h * grad.pixels.grid_w;
         float *out = a->out + row * a->w + column;
-        if (is_depthwise(a)) {
-            char *weight = depthwise_weight(a, &t);
-            depthwise_t d = {.x = grad, .finish = finish, .largest = (double)a->largest};
-            d.x.base = (const char *)a->grad;
-            d.x.channels = a->c;
-            d.weight = weight;
-            d.out = out;
-            d.image_stride = a->c * a->h * a->w;
-            d.row_stride = a->h * a->w;
-            d.step_y = a->stride_h * a->w;
-            d.step_x = a->stride_w;
-            status = weight ? depthwise(&d, (int)a->threads, &seen) : NO_MEMORY;
-            free(weight);
-            continue;
-        }
         for (long g = 0; !status && g < a->groups; g++) {
             product_t p = {.b = grad, .finish = &finish[g], .largest = (double)a->largest};
             p.finish_step = each_channel(a);
@@ -303,13 +267,8 @@ int64_t conv2d_weight_grad(const conv2d_args *a) {
                                   .out_h = a->out_h,
                                   .out_w = a->out_w};
     if (!status) taps_forward(&t, a, channels);
-    if (!status && is_depthwise(a)) {
-        depthwise_weight_grad_t d = {.x = input_pixels(a, &t, 0, a->c)};
-        d.grad = (const char *)a->grad;
-        d.largest = (double)a->largest;
-        d.exponents = exponents;
-        d.out = a->out;
-        status = depthwise_weight_grad(&d, (int)a->threads);
+    if (!status && a->depthwise) {
+        status = depthwise_weight_grad(a);
     } else if (!status && is_3x3(a) && winograd_grad_pays(&fast)) {
         status = winograd_grad(&fast, (int)a->threads);
     } else {

@@ -1,31 +1,16 @@
-/* Depthwise convolution: one channel a group, so that lanes are channels and nothing is shared. */
+/* Depthwise convolution: one channel a group, so that each plane is filtered on its own. Images and
+ * results are (n, c, h, w), weights (channel, tap). */
 #ifndef MMINT_DEPTHWISE_H
 #define MMINT_DEPTHWISE_H
 
+#include "arguments.h"
 #include "finish.h"
-#include "operand.h"
 
-/* `x` holds the pixels (PIXELS, all channels); weight is (tap, channel); each channel has a finish. */
-typedef struct {
-    operand_t x;
-    const char *weight;
-    const finish_t *finish;
-    double largest;
-    float *out;
-    long image_stride, row_stride, step_y, step_x;
-} depthwise_t;
+/* Each channel has a finish. */
+int depthwise(const conv2d_args *a, const finish_t *finish, extent_t *seen);
 
-int depthwise(const depthwise_t *p, int threads, extent_t *seen);
+int depthwise_input_grad(const conv2d_args *a, const finish_t *finish, extent_t *seen);
 
-/* out[channel][tap] = sum over pixels of grad[pixel][channel] * x[pixel + tap][channel]. */
-typedef struct {
-    operand_t x;
-    const char *grad;
-    double largest;
-    exponents_t exponents;
-    float *out;
-} depthwise_weight_grad_t;
-
-int depthwise_weight_grad(const depthwise_weight_grad_t *p, int threads);
+int depthwise_weight_grad(const conv2d_args *a);
 
 #endif
