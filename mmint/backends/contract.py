@@ -27,8 +27,7 @@ class Backend(Interpolation, Protocol):
 
     Attributes:
         name: as `MMINT_BACKEND` and people call it.
-        planes_last: whether norms, pooling and depthwise convolutions read channels-last mantissas
-            fastest, not planes.
+        planes_last: whether what reads planes reads channels-last mantissas fastest.
     """
 
     name: str
