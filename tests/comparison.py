@@ -1,6 +1,7 @@
 """Comparing a backend's kernels with the reference, bit for bit."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -397,6 +398,45 @@ class Comparison:
         self.same('group_norm_grad', g, a, sums, products, weight, EPS)
         x, grad = images_of((12, 33), bits), mantissas((12, 33), grad_bits)
         self.layer_norm(freed(x, (12, 1)), grad, *torch.randn(2, 33))
+
+    def sources(self, x, sums, weight, bias, mean, var):
+        """Elements of norms that are made where they are read, uncut and cut, at all widths."""
+        count, channels = x.mantissa[:, 0].numel(), x.mantissa.shape[1]
+        groups = sums.view(2, len(x.mantissa), 2, -1).sum(3)
+        one = x if x.exponent.numel() == 1 else x._replace(exponent=x.exponent.flatten()[0])
+        sums = sums.sum(1)
+        for name, *arguments in (
+            ('batch_norm_source', x, sums, count, weight, bias, EPS),
+            ('group_norm_source', one, groups, weight, bias, EPS),
+            ('frozen_norm_source', x, mean, var, weight, bias, EPS),
+        ):
+            made, expected = self.run(name, *arguments), getattr(reference, name)(*arguments)
+            assert torch.equal(made.coefficients.cpu(), expected.coefficients)
+            for ceiling in (None, math.inf, 0.75):
+                made, expected = (s._replace(ceiling=ceiling) for s in (made, expected))
+                written = reference.elements(expected)
+                self.assert_same_with_top(self.backend.elements(made), written)
+                if ceiling is not None:
+                    passed = self.backend.relu_passed(made)
+                    assert torch.equal(passed.cpu(), reference.relu_passed(expected))
+                for bits, exponents, random in (
+                    (8, (), BITS),
+                    (8, (1, channels, 1, 1), BITS),
+                    (4, (1, channels // 2, 1, 1), None),
+                    (12, (1, channels, 1, 1), BITS),
+                    (16, (), None),
+                ):
+                    mapped = self.backend.quantize(made, bits, random, None, exponents)
+                    same = reference.quantize(written, bits, random, None, exponents)
+                    assert_same_fixed_point(mapped, same)
+                other = torch.randn(x.mantissa.shape)
+                there = moved(other, self.device)
+                for a, b, e, f in (
+                    (made, made, expected, expected),
+                    (there, made, other, expected),
+                ):
+                    actual = self.backend.add(a, b, 16, BITS)
+                    self.assert_same_with_top(actual, reference.add(e, f, 16, BITS))
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

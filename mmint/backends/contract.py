@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from ..numerics import FixedPoint, RandomBits
+from .activation import Activations
 from .geometry import Geometry, Pooling, Windows
 from .interpolation import Interpolation
+from .source import Source, Sources
 from .update import Update
 
 
-class Backend(Interpolation, Protocol):
+class Backend(Activations, Interpolation, Sources, Protocol):
     """The integer operations on one kind of device.
 
     Attributes:
@@ -37,7 +39,7 @@ class Backend(Interpolation, Protocol):
 
     def quantize(
         self,
-        x: Tensor,
+        x: Tensor | Source,
         bits: int,
         random: RandomBits | None,
         largest: int | Tensor | None = None,
@@ -46,7 +48,7 @@ class Backend(Interpolation, Protocol):
         """Linear mapping of a float32 tensor of any shape to fixed point.
 
         Args:
-            x: float32.
+            x: float32, or what makes its elements, where no exponents differ within a plane.
             bits: width of a mantissa, 4..16.
             largest: bit patterns of magnitudes that none exceeds of those that share an exponent,
                 here and elsewhere: an int, or an int32 tensor of one for each exponent; the
@@ -146,8 +148,8 @@ class Backend(Interpolation, Protocol):
 
     def add(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Tensor | Source,
+        y: Tensor | Source,
         bits: int,
         random: RandomBits | None,
         inplace: bool = False,
@@ -155,7 +157,8 @@ class Backend(Interpolation, Protocol):
         """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
 
         Args:
-            inplace: whether the sum replaces ``x``.
+            x, y: float32, or what makes their elements.
+            inplace: whether the sum replaces ``x``, which lies in memory.
 
         Raises:
             ValueError: if they are not of one shape and float32.
@@ -346,16 +349,7 @@ class Backend(Interpolation, Protocol):
         ``grad`` has one exponent, since the parameters' gradients are sums over rows.
         """
 
-    # ---- activation and pooling ----
-
-    def relu(self, x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
-        """ReLU of float32 ``x``, and which elements are positive.
-
-        That is uint8, element i in bit i % 8 of byte i / 8. NaN stays NaN, as in PyTorch.
-        """
-
-    def relu_grad(self, grad: Tensor, positive: Tensor) -> Tensor:
-        """Gradient of `relu` for its input: ``grad`` where the element was positive."""
+    # ---- pooling ----
 
     def max_pool2d(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
         """Max pooling of float32 ``x`` (N, C, H, W), and where in its window each maximum lies.

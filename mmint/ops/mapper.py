@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..backends import Backend, NonFiniteError, backend_for, replays
 from ..backends.errors import naming
+from ..backends.source import Source
 from ..numerics import FREE, FixedPoint, RandomBits, Role
+from .deferred import Deferred, source_of
 from .run import Moment, Site, current_run
 
 # Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
@@ -51,12 +53,12 @@ class Mapper:
 
     def __call__(
         self,
-        x: Tensor,
+        x: Tensor | Source,
         role: Role,
         exponents: tuple[int, ...] = (),
         top: int | Tensor | None = None,
     ) -> FixedPoint:
-        """Maps float32 ``x`` to fixed point.
+        """Maps float32 ``x``, or what makes its elements, to fixed point.
 
         Args:
             exponents: the shape that they have where they are free, as in `Backend.quantize`.
@@ -73,8 +75,9 @@ class Mapper:
             )
         if self.exponents != FREE or math.prod(exponents) == 1:
             exponents = ()
+        source = source_of(x) if isinstance(x, Tensor) else x
         with naming(lambda: self.not_finite(role)):
-            return self.backend(x).quantize(x, self.bits, self.random(role), top, exponents)
+            return self.backend(x).quantize(source, self.bits, self.random(role), top, exponents)
 
     def add(self, x: Tensor, y: Tensor, role: Role, inplace: bool = False) -> Tensor:
         """The integer sum of float32 ``x`` and ``y``, of one shape; in place, it replaces ``x``.
@@ -83,9 +86,12 @@ class Mapper:
             NonFiniteError: if an element is infinite or not a number.
         """
         with naming(lambda: self.not_finite(role)):
-            return self.backend(x).add(x, y, SUM_BITS, self.random(role), inplace)
+            left, right, random = source_of(x), source_of(y), self.random(role)
+            if inplace and isinstance(x, Deferred) and isinstance(left, Source):
+                return x.replace(self.backend(x).add(left, right, SUM_BITS, random))
+            return self.backend(x).add(left, right, SUM_BITS, random, inplace)
 
-    def backend(self, x: Tensor) -> Backend:
+    def backend(self, x: Tensor | Source) -> Backend:
         """The backend for the device of ``x``."""
         return backend_for(x.device)
 

@@ -24,10 +24,12 @@ from ..backends import NonFiniteError
 from ..backends.errors import naming
 from ..backends.magnitudes import known_magnitude
 from ..numerics import FREE, FixedPoint, Role
+from .deferred import deferred, deferring
 from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .planes import map_planes
+from .scope import current_place
 from .sharing import shared
 
 
@@ -169,6 +171,8 @@ class _BatchNorm(Function):
             with _naming_not_finite(mapper, running_mean=mean, running_var=var):
                 backend.update_running(mean, var, mapped, sums, count, momentum)
         with _naming_not_finite(mapper, weight=weight, bias=bias):
+            if _waits(x):
+                return deferred(backend.batch_norm_source(mapped, sums, count, weight, bias, eps))
             return backend.batch_norm(mapped, sums, count, weight, bias, eps)
 
     @staticmethod
@@ -210,7 +214,10 @@ class _FrozenNorm(Function):
         with _naming_not_finite(
             mapper, weight=weight, bias=bias, running_mean=mean, running_var=var
         ):
-            return mapper.backend(x).frozen_norm(mapped, mean, var, weight, bias, eps)
+            backend = mapper.backend(x)
+            if _waits(x):
+                return deferred(backend.frozen_norm_source(mapped, mean, var, weight, bias, eps))
+            return backend.frozen_norm(mapped, mean, var, weight, bias, eps)
 
     @staticmethod
     @first_derivative
@@ -259,6 +266,8 @@ class _GroupNorm(Function):
                     one = mapped._replace(exponent=exponent)
                     backend.update_running(mean, var, one, of_image, x[0, 0].numel(), part)
         with _naming_not_finite(mapper, weight=weight, bias=bias):
+            if _waits(x):
+                return deferred(backend.group_norm_source(mapped, sums, weight, bias, eps))
             return backend.group_norm(mapped, sums, weight, bias, eps)
 
     @staticmethod
@@ -298,6 +307,12 @@ class _LayerNorm(Function):
         grads = mapper.backend(grad).layer_norm_grad(mapped, x, sums, weight, eps)
         needs = ctx.needs_input_grad[:3]
         return *(g if n else None for g, n in zip(grads, needs, strict=True)), None, None
+
+
+def _waits(x: Tensor) -> bool:
+    """Whether the elements of the norm of ``x`` wait for who reads them."""
+    inside = current_place() is not None
+    return inside and x.dim() == 4 and x.numel() > 0 and deferring()
 
 
 def _parts(momentum: float, images: int) -> list[float]:

@@ -13,8 +13,10 @@ from ..host.arguments import flat
 from ..host.checks import checked_count
 from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
+from ..source import Source
 from .library import ready
 from .operands import check_finite, planar_pair, to_planar, with_exponent, with_exponents
+from .source import elements
 
 
 def plane_sums(x: FixedPoint) -> Tensor:
@@ -75,17 +77,17 @@ def _norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
-    planar, sums, weight, bias = to_planar(x.mantissa), sums.contiguous(), flat(weight), flat(bias)
-    out = torch.empty(planar.shape, dtype=torch.float32)
-    top = ready().norm(
-        x=planar, sums=sums, weight=weight, bias=bias, out=out, **_shape(planar), groups=groups,
-        count=checked_count(count, 1), wide=planar.dtype == torch.int16, bits=x.bits,
+) -> Source:
+    sums, weight, bias = sums.contiguous(), flat(weight), flat(bias)
+    images, channels = x.mantissa.shape[:2]
+    made = torch.empty((images * channels if groups else channels, 4), dtype=torch.int64)
+    check_finite(ready().norm(
+        sums=sums, weight=weight, bias=bias, coefficients=made, images=images, channels=channels,
+        groups=groups, count=checked_count(count, 1), bits=x.bits,
         **with_exponents('exponent', x), **with_exponent('eps', number(eps)),
         threads=torch.get_num_threads(),
-    )  # fmt: skip
-    remember_magnitude(out, check_finite(top))
-    return out
+    ))  # fmt: skip
+    return Source(x, made)
 
 
 def _norm_grad(
@@ -139,17 +141,14 @@ def _frozen(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
-    planar, var = to_planar(x.mantissa), flat(var)
-    mean, weight, bias = flat(mean), flat(weight), flat(bias)
-    out = torch.empty(planar.shape, dtype=torch.float32)
-    top = ready().frozen_norm(
-        x=planar, mean=mean, var=var, weight=weight, bias=bias, out=out, **_shape(planar),
-        wide=planar.dtype == torch.int16, bits=x.bits, **with_exponents('exponent', x),
-        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
-    )  # fmt: skip
-    remember_magnitude(out, check_finite(top))
-    return out
+) -> Source:
+    mean, var, weight, bias = flat(mean), flat(var), flat(weight), flat(bias)
+    made = torch.empty((len(var), 4), dtype=torch.int64)
+    check_finite(ready().frozen_norm(
+        mean=mean, var=var, weight=weight, bias=bias, coefficients=made, channels=len(var),
+        bits=x.bits, **with_exponents('exponent', x), **with_exponent('eps', number(eps)),
+    ))  # fmt: skip
+    return Source(x, made)
 
 
 def _shape(planar: Tensor) -> dict[str, int]:
@@ -157,11 +156,14 @@ def _shape(planar: Tensor) -> dict[str, int]:
     return {'images': images, 'channels': channels, 'pixels': math.prod(sizes)}
 
 
-_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)
+_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen, elements)
 batch_norm = _norms.batch_norm
+batch_norm_source = _norms.batch_norm_source
 batch_norm_grad = _norms.batch_norm_grad
 batch_norm_weight_grad = _norms.batch_norm_weight_grad
 frozen_norm = _norms.frozen_norm
+frozen_norm_source = _norms.frozen_norm_source
 frozen_norm_grad = _norms.frozen_norm_grad
 group_norm = _norms.group_norm
+group_norm_source = _norms.group_norm_source
 group_norm_grad = _norms.group_norm_grad

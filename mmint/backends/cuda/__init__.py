@@ -17,12 +17,15 @@ from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,
+    batch_norm_source,
     batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
+    frozen_norm_source,
     frozen_norm_weight_grad,
     group_norm,
     group_norm_grad,
+    group_norm_source,
     plane_products,
     plane_sums,
     update_running,
@@ -30,6 +33,7 @@ from .norm import (
 from .pooling import avg_pool2d, avg_pool2d_grad
 from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
+from .source import elements, relu_passed
 
 name = 'cuda'
 planes_last = True
@@ -40,6 +44,7 @@ __all__ = [
     'avg_pool2d_grad',
     'batch_norm',
     'batch_norm_grad',
+    'batch_norm_source',
     'batch_norm_weight_grad',
     'channel_sum',
     'check',
@@ -47,11 +52,14 @@ __all__ = [
     'conv2d_input_grad',
     'conv2d_weight_grad',
     'dequantize',
+    'elements',
     'frozen_norm',
     'frozen_norm_grad',
+    'frozen_norm_source',
     'frozen_norm_weight_grad',
     'group_norm',
     'group_norm_grad',
+    'group_norm_source',
     'layer_norm',
     'layer_norm_grad',
     'matmul',
@@ -64,6 +72,7 @@ __all__ = [
     'quantize',
     'relu',
     'relu_grad',
+    'relu_passed',
     'resize',
     'resize_grad',
     'roi_align',

@@ -8,20 +8,27 @@ from torch import Tensor
 from ...numerics import RandomBits
 from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
+from ..source import Source
 from . import finite
 from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument
 from .mapping import magnitudes_of
+from .source import written
 
 WEIGHED_WORDS = 5
 MAX_WEIGHING_BLOCKS = 128
 
 
 def add(
-    x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
+    x: Tensor | Source,
+    y: Tensor | Source,
+    bits: int,
+    random: RandomBits | None,
+    inplace: bool = False,
 ) -> Tensor:
     """As `Backend.add`; where an element is not finite, the sum is zeros."""
     check_operands(x, y)
+    x, y = written(x), written(y)
     known = known_magnitude(x), known_magnitude(y)
     left, right = x.detach().contiguous(), y.detach().contiguous()
     out = left if inplace else torch.empty_like(left)

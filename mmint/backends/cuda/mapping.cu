@@ -19,13 +19,14 @@
 #include "arithmetic/philox.h"
 #include "reduce.cuh"
 #include "rounding.cuh"
+#include "source.cuh"
 
 enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512 };
 
 struct mapping {
-    const uint32_t *x;
+    source from;
     void *out;
-    const uint32_t *tops;  /* maxima of parts of x, or of each block */
+    const uint32_t *tops; /* maxima of parts, or of each block */
     int64_t top_count;
     int32_t *exponent;
     int32_t *flag;
@@ -34,9 +35,6 @@ struct mapping {
     random_words random;
 };
 
-__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
-    return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
-}
 __device__ __forceinline__ int64_t block_of(const mapping &m, int64_t i) {
     const int64_t run = quotient(i, m.run);
     return run - quotient(run, m.count) * m.count;
@@ -76,6 +74,32 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             top = max(top, x[(period * count + block) * run + (i - period * run)] & 0x7FFFFFFF);
         }
         note_top(top, tops + block);
+    }
+}
+
+/* The same of n elements that are made, whose blocks hold whole planes: of the smallest and the
+ * largest mantissa of a plane's part. A warp's lanes are neighbouring channels. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    largest_made(source s, int64_t n, int64_t count, int64_t run, int32_t *tops) {
+    enum { PART = 64, ROWS = THREADS / TILE_CHANNELS };
+    const int64_t across = (s.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
+    const int64_t parts = (s.pixels + PART * ROWS - 1) / (PART * ROWS);
+    const int64_t images = n / (s.channels * s.pixels);
+    const int lane = threadIdx.x % TILE_CHANNELS, row = threadIdx.x / TILE_CHANNELS;
+    for (int64_t t = blockIdx.x; t < images * across * parts; t += gridDim.x) {
+        const int64_t channel = t % across * TILE_CHANNELS + lane, image = t / (across * parts);
+        const int64_t first = (t / across % parts * ROWS + row) * PART;
+        const int64_t last = min(first + PART, s.pixels), plane = image * s.channels + channel;
+        if (channel >= s.channels || first >= last) continue;
+        int64_t low = 32767, high = -32767;
+        for (int64_t p = first; p < last; p++) {
+            const int64_t x = mantissa_at(s, (image * s.pixels + p) * s.channels + channel);
+            low = min(low, x);
+            high = max(high, x);
+        }
+        const uint32_t top = top_between(
+            low, high, s.coefficients + (s.per_image ? plane : channel), cut_at(s.ceiling));
+        atomicMax(tops + plane * s.pixels / run % count, (int32_t)top);
     }
 }
 
@@ -177,17 +201,18 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
     const random_words random = resolved(m.random);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    const bool pairs = (uint64_t)m.x % 8 == 0;
+    const bool pairs = m.from.x && (uint64_t)m.from.x % 8 == 0;
+    plane of_plane = no_plane();
     T *out = (T *)m.out;
     for (int64_t block = first_index(); block < blocks; block += stride()) {
         const int64_t first = first_element(block);
-        const uint32_t *x = m.x + first;
         T *to = out + first;
         const philox_words words = drawn_by<STOCHASTIC>(random, block);
         if (pairs && first + distance_of(SERVED - 1) < n) {
             uint2 of[DRAWS];
 #pragma unroll
-            for (int d = 0; d < DRAWS; d++) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
+            for (int d = 0; d < DRAWS; d++)
+                of[d] = *(const uint2 *)(m.from.x + first + PAIR_STEP * d);
 #pragma unroll
             for (int d = 0; d < DRAWS; d++)
                 put(to + PAIR_STEP * d,
@@ -198,8 +223,9 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
 #pragma unroll 1
         for (int d = 0, at = 0; at < left; d++, at += PAIR_STEP) {
             const bool both = at + 1 < left;
-            put(to + at, round.pair(x[at], both ? x[at + 1] : 0, draw_of(words, d), first + at),
-                both);
+            const uint32_t x0 = element(m.from, of_plane, first + at);
+            const uint32_t x1 = both ? element(m.from, of_plane, first + at + 1) : 0;
+            put(to + at, round.pair(x0, x1, draw_of(words, d), first + at), both);
         }
     }
 }
@@ -222,7 +248,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
     const bool aligned = m.pixels % GROUP == 0;
     const int unit = aligned ? GROUP : 4;
     const int width = (int)(((m.pixels + down - 1) / down + unit - 1) / unit * unit);
-    const bool pairs = (uint64_t)m.x % 8 == 0 && m.pixels % 2 == 0;
+    const bool pairs = m.from.x && (uint64_t)m.from.x % 8 == 0 && m.pixels % 2 == 0;
+    plane of_plane = no_plane();
     T *out = (T *)m.out;
     for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
         const int64_t image = t / (across * down), channel0 = t / down % across * TILE_CHANNELS;
@@ -243,7 +270,6 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
             const int place0 = (int)(first_element(block) - start);
             if (place0 >= length) continue;
             const philox_words words = drawn_by<STOCHASTIC>(random, block);
-            const uint32_t *x = m.x + start + place0;
             const int row = down > 1 ? run * PITCH : 0;
             /* The element of `tile` for one of the run. */
             auto at = [&](int place) {
@@ -256,7 +282,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 for (int d = 0; d < DRAWS; d++) {
                     const int place = place0 + PAIR_STEP * d;
                     of[d] = make_uint2(0, 0);
-                    if (place >= 0 && place < length) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
+                    if (place >= 0 && place < length)
+                        of[d] = *(const uint2 *)(m.from.x + start + place);
                 }
 #pragma unroll
                 for (int d = 0; d < DRAWS; d++) {
@@ -273,7 +300,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 const bool first = place >= 0 && place < length;
                 const bool second = place >= -1 && place + 1 < length;
                 const uint32_t pair =
-                    round.pair(first ? x[PAIR_STEP * d] : 0, second ? x[PAIR_STEP * d + 1] : 0,
+                    round.pair(first ? element(m.from, of_plane, start + place) : 0,
+                               second ? element(m.from, of_plane, start + place + 1) : 0,
                                draw_of(words, d), start + place);
                 if (first) tile[at(place)] = (T)pair;
                 if (second) tile[at(place + 1)] = (T)(pair >> 8 * sizeof(T));

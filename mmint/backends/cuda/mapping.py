@@ -10,9 +10,11 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..host.exponents import blocks, by_group
 from ..magnitudes import known_magnitude
+from ..source import Source
 from . import finite
 from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument, launcher
+from .source import largest_made, words_of
 
 TILE_CHANNELS, TILE_PIXELS = 32, 512
 MAX_PARTS = 1024
@@ -20,7 +22,7 @@ SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def quantize(
-    x: Tensor,
+    x: Tensor | Source,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,
@@ -30,27 +32,31 @@ def quantize(
 
     ``largest`` is looked for where none is given.
     """
-    count, run = blocks(x.shape, exponents)
-    if largest is None and count == 1:
-        largest = known_magnitude(x)
-    x = x.detach().contiguous()
-    dtype, device = mantissa_dtype(bits), x.device
-    images, channels, pixels = 1, 1, x.numel()
-    name, grid = 'quantize', -(-x.numel() // SERVED // THREADS)
-    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    mantissa = torch.empty(x.shape, dtype=dtype, device=device, memory_format=layout)
+    shape, device, dtype = x.shape, x.device, mantissa_dtype(bits)
+    count, run = blocks(shape, exponents)
+    if isinstance(x, Tensor):
+        if largest is None and count == 1:
+            largest = known_magnitude(x)
+        x = x.detach().contiguous()
+    images, channels, pixels = 1, 1, shape.numel()
+    name, grid = 'quantize', -(-pixels // SERVED // THREADS)
+    layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    mantissa = torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
     if not mantissa.is_contiguous():
-        images, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
+        images, channels, pixels = shape[0], shape[1], shape[2] * shape[3]
         name = 'quantize_images'
         grid = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
     exponent = torch.empty(exponents, dtype=torch.int32, device=device)
-    if count == 1:
+    if count > 1:
+        name += '_each'
+    if largest is None and isinstance(x, Source):
+        magnitudes = largest_made(x, count, run)
+    elif count == 1:
         magnitudes = magnitudes_of(x, largest)
     else:
-        name += '_each'
         magnitudes = _magnitudes_of_blocks(x, count, run, largest)
     launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', grid, THREADS, [
-        (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
+        (words_of(x), mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
          finite.number(device), bits, images, channels, pixels, count, run,
          words(random, device)),
     ], device)  # fmt: skip

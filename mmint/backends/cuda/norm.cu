@@ -11,6 +11,7 @@
  *
  * A parameter that is not finite makes coefficients of zero, and its call's number goes to the
  * device's flag. */
+#include "arithmetic/source.h"
 #include "reduce.cuh"
 #include "statistics.cuh"
 
@@ -197,12 +198,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 /* ---- elements ---- */
 
-/* `second` may be NULL; coefficients are (images or 1, channels). */
+/* `second` may be NULL; coefficients are (images or 1, channels); `ceiling` is a pattern, or -1. */
 struct combination {
     const void *first, *second;
     float *out;
     const coefficients_t *of;
-    int64_t images, pixels, channels, per_image;
+    int64_t images, pixels, channels, per_image, ceiling;
     int32_t *top;
 };
 
@@ -224,6 +225,7 @@ template <typename T> __device__ void combine(const combination &m) {
     __shared__ T first[TILE_PIXELS][TILE_CHANNELS + PAD], second[TILE_PIXELS][TILE_CHANNELS + PAD];
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
+    const cut_t cut = cut_at(m.ceiling);
     uint32_t top = 0;
     for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
         const int64_t image = t / (across * down);
@@ -248,8 +250,8 @@ template <typename T> __device__ void combine(const combination &m) {
             part sum = (part)c.p * (part)first[pixel][channel] + (part)c.r;
             if (m.second) sum += (part)c.q * (part)second[pixel][channel];
             const scale_t back = scale_at((int)c.exponent);
-            const float made = sizeof(T) == 1 ? scaled_int32((int32_t)sum, back)
-                                              : scaled_int64((int64_t)sum, back);
+            const float made = cut_by(cut, sizeof(T) == 1 ? scaled_int32((int32_t)sum, back)
+                                                          : scaled_int64((int64_t)sum, back));
             to[channel * m.pixels + pixel] = made;
             top = max(top, magnitude_bits(made));
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +13,13 @@ from ..host.arguments import flat, pair
 from ..host.checks import checked_count
 from ..host.exponents import by_group
 from ..host.norm import Norms
-from ..magnitudes import remember_magnitude
+from ..source import Source
 from . import finite
 from .launch import THREADS, launch
 from .launcher import Argument
+from .source import channels_last, combine, elements
 
-TILE_CHANNELS, TILE_PIXELS, PART_PIXELS = 32, 128, 256
+TILE_CHANNELS, PART_PIXELS = 32, 256
 COEFFICIENTS = 4  # int64 words
 
 
@@ -33,8 +33,8 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
     left, right, _ = pair(grad, x)
     images, channels = left.shape[:2]
     alike = right is left
-    left = _channels_last(left)
-    right = left if alike else _channels_last(right)
+    left = channels_last(left)
+    right = left if alike else channels_last(right)
     pixels = left.shape[1]
     out = torch.zeros((2, images, channels), dtype=torch.int64, device=left.device)
     if left.numel():
@@ -84,7 +84,7 @@ def _norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
+) -> Source:
     channels, device = x.mantissa.shape[1], sums.device
     groups = groups or channels
     made = _coefficients(sums, groups, channels)
@@ -94,7 +94,7 @@ def _norm(
          made, channels, channels // groups, x.bits, failure(device)],
         device,
     )  # fmt: skip
-    return _combine(x.mantissa, None, made, sums.dim() == 3)
+    return Source(x, made)
 
 
 def _norm_grad(
@@ -117,7 +117,7 @@ def _norm_grad(
          failure(device)],
         device,
     )  # fmt: skip
-    return _combine(*pair(grad, x)[:2], made, sums.dim() == 3)
+    return combine(*pair(grad, x)[:2], made)
 
 
 def _norm_weight_grad(
@@ -147,7 +147,7 @@ def _frozen(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
+) -> Source:
     device = var.device
     made = torch.empty((len(var), COEFFICIENTS), dtype=torch.int64, device=device)
     _each(
@@ -156,24 +156,7 @@ def _frozen(
          len(var), x.bits, *number(eps), failure(device)],
         device,
     )  # fmt: skip
-    return _combine(x.mantissa, None, made, False)
-
-
-def _combine(first: Tensor, second: Tensor | None, made: Tensor, per_image: bool) -> Tensor:
-    """The elements, (N, C, ...) as ``first``, of coefficients for each plane or channel."""
-    device = first.device
-    out = torch.empty(first.shape, dtype=torch.float32, device=device)
-    top = torch.zeros((), dtype=torch.int32, device=device)
-    first, second = _channels_last(first), None if second is None else _channels_last(second)
-    images, pixels, channels = first.shape
-    if out.numel():
-        launch(
-            'norm.cu', f'combine_{8 * first.element_size()}',
-            images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS), THREADS,
-            [(first, second, out, made, images, pixels, channels, int(per_image), top)], device,
-        )  # fmt: skip
-    remember_magnitude(out, top)
-    return out
+    return Source(x, made)
 
 
 def _each(name: str, groups: int, arguments: Sequence[Argument], device: torch.device) -> None:
@@ -188,13 +171,6 @@ def _coefficients(sums: Tensor, groups: int, channels: int) -> Tensor:
     return torch.empty((planes, COEFFICIENTS), dtype=torch.int64, device=sums.device)
 
 
-def _channels_last(mantissa: Tensor) -> Tensor:
-    """(N, C, ...) as contiguous (N, P, C): a view of what `map_planes` mapped."""
-    images, channels, *image = mantissa.shape
-    last = mantissa.movedim(1, -1).reshape(images, math.prod(image), channels)
-    return last.contiguous()
-
-
 def statistics(x: FixedPoint, sums: Tensor, count: int, eps: float = 0) -> tuple[Argument, ...]:
     """The struct ``statistics`` of coefficients.cuh; ``eps`` counts where it is asked for rstd."""
     return sums.contiguous(), *by_group(x), sums[0].numel(), count, *number(eps)
@@ -205,11 +181,14 @@ def failure(device: torch.device) -> tuple[Argument, ...]:
     return finite.flag(device), finite.number(device)
 
 
-_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)
+_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen, elements)
 batch_norm = _norms.batch_norm
+batch_norm_source = _norms.batch_norm_source
 batch_norm_grad = _norms.batch_norm_grad
 batch_norm_weight_grad = _norms.batch_norm_weight_grad
 frozen_norm = _norms.frozen_norm
+frozen_norm_source = _norms.frozen_norm_source
 frozen_norm_grad = _norms.frozen_norm_grad
 group_norm = _norms.group_norm
+group_norm_source = _norms.group_norm_source
 group_norm_grad = _norms.group_norm_grad

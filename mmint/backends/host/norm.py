@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..source import Source
 
 LAYER_WEIGHT_BITS = 16
 NORMALISED_BITS = 15  # magnitude of layer norm's normalised elements
@@ -21,13 +22,14 @@ class Norms:
     images together; ``count`` is how many elements a group has.
 
     Attributes:
-        norm: of (x, sums, groups, count, weight, bias, eps).
+        norm: of (x, sums, groups, count, weight, bias, eps), not yet written.
         norm_grad: of (grad, x, sums, products, groups, count, weight, eps).
         norm_weight_grad: of (grad, x, sums, products, groups, count, eps), ``products`` by image.
-        frozen: of (x, mean, var, weight, bias, eps).
+        frozen: of (x, mean, var, weight, bias, eps), not yet written.
+        elements: as `Backend.elements`.
     """
 
-    norm: Callable[[FixedPoint, Tensor, int, int, Tensor | None, Tensor | None, float], Tensor]
+    norm: Callable[[FixedPoint, Tensor, int, int, Tensor | None, Tensor | None, float], Source]
     norm_grad: Callable[
         [FixedPoint, FixedPoint, Tensor, Tensor, int, int, Tensor | None, float], Tensor
     ]
@@ -35,8 +37,9 @@ class Norms:
         [FixedPoint, FixedPoint, Tensor, Tensor, int, int, float], tuple[Tensor, Tensor]
     ]
     frozen: Callable[
-        [FixedPoint, Tensor | None, Tensor, Tensor | None, Tensor | None, float], Tensor
+        [FixedPoint, Tensor | None, Tensor, Tensor | None, Tensor | None, float], Source
     ]
+    elements: Callable[[Source], Tensor]
 
     def batch_norm(
         self,
@@ -48,6 +51,18 @@ class Norms:
         eps: float,
     ) -> Tensor:
         """As `Backend.batch_norm`."""
+        return self.elements(self.norm(x, sums, 0, count, weight, bias, eps))
+
+    def batch_norm_source(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        count: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """As `Backend.batch_norm_source`."""
         return self.norm(x, sums, 0, count, weight, bias, eps)
 
     def batch_norm_grad(
@@ -85,13 +100,25 @@ class Norms:
         eps: float,
     ) -> Tensor:
         """As `Backend.frozen_norm`."""
+        return self.elements(self.frozen(x, mean, var, weight, bias, eps))
+
+    def frozen_norm_source(
+        self,
+        x: FixedPoint,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """As `Backend.frozen_norm_source`."""
         return self.frozen(x, mean, var, weight, bias, eps)
 
     def frozen_norm_grad(
         self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
     ) -> Tensor:
         """As `Backend.frozen_norm_grad`."""
-        return self.frozen(grad, None, var, weight, None, eps)
+        return self.elements(self.frozen(grad, None, var, weight, None, eps))
 
     def group_norm(
         self,
@@ -102,6 +129,17 @@ class Norms:
         eps: float,
     ) -> Tensor:
         """As `Backend.group_norm`."""
+        return self.elements(self.group_norm_source(x, sums, weight, bias, eps))
+
+    def group_norm_source(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """As `Backend.group_norm_source`."""
         return self.norm(x, sums, sums.shape[2], group_size(x, sums), weight, bias, eps)
 
     def group_norm_grad(

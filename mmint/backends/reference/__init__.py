@@ -5,7 +5,7 @@ every step is an exact integer; all else is int64. Other backends must give the 
 """
 
 from ..errors import check
-from .activation import relu, relu_grad
+from .activation import relu, relu_grad, relu_passed
 from .addition import add
 from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .mapping import dequantize, quantize
@@ -13,12 +13,15 @@ from .max_pooling import max_pool2d, max_pool2d_grad
 from .norms import (
     batch_norm,
     batch_norm_grad,
+    batch_norm_source,
     batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
+    frozen_norm_source,
     frozen_norm_weight_grad,
     group_norm,
     group_norm_grad,
+    group_norm_source,
     layer_norm,
     layer_norm_grad,
     plane_products,
@@ -34,6 +37,7 @@ from .products import (
     matmul,
 )
 from .sgd import sgd_step
+from .source import elements
 
 name = 'reference'
 planes_last = False
@@ -44,6 +48,7 @@ __all__ = [
     'avg_pool2d_grad',
     'batch_norm',
     'batch_norm_grad',
+    'batch_norm_source',
     'batch_norm_weight_grad',
     'channel_sum',
     'check',
@@ -51,11 +56,14 @@ __all__ = [
     'conv2d_input_grad',
     'conv2d_weight_grad',
     'dequantize',
+    'elements',
     'frozen_norm',
     'frozen_norm_grad',
+    'frozen_norm_source',
     'frozen_norm_weight_grad',
     'group_norm',
     'group_norm_grad',
+    'group_norm_source',
     'layer_norm',
     'layer_norm_grad',
     'matmul',
@@ -68,6 +76,7 @@ __all__ = [
     'quantize',
     'relu',
     'relu_grad',
+    'relu_passed',
     'resize',
     'resize_grad',
     'roi_align',

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from ....numerics import FixedPoint
 from ....numerics.wide import multiply, narrow, to_float
+from ...source import Source
+from ..source import elements
 from .coefficients import (
     affine,
     backward_coefficients,
@@ -25,6 +27,18 @@ def batch_norm(
     eps: float,
 ) -> Tensor:
     """As `Backend.batch_norm`."""
+    return elements(batch_norm_source(x, sums, count, weight, bias, eps))
+
+
+def batch_norm_source(
+    x: FixedPoint,
+    sums: Tensor,
+    count: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Source:
+    """As `Backend.batch_norm_source`."""
     rstd = rstd_of(sums, count, x, eps)
     channels = x.mantissa.shape[1]
     scale = multiply(parameter_of(weight, 1, channels, x), rstd)

@@ -9,6 +9,7 @@
 #include "levels/level.h"
 #include "mapping_loops.h"
 #include "memory.h"
+#include "source.h"
 #include "status.h"
 
 enum { CHUNK = 1 << 15 };
@@ -53,6 +54,22 @@ static void tops_of_blocks(const float *x, long n, long count, long run, int32_t
             }
 }
 
+/* The same of a source that is made, whose blocks hold whole planes. */
+static int tops_of_planes(const source_t *s, long planes, long count, long run, int32_t *tops,
+                          int threads) {
+    uint32_t *of = allocate(sizeof *of * (size_t)(planes + 1));
+    if (!of) return NO_MEMORY;
+#pragma omp parallel for num_threads(threads) if (planes * s->pixels > CHUNK)
+    for (long plane = 0; plane < planes; plane++) of[plane] = top_of_plane(s, plane);
+    memset(tops, 0, sizeof *tops * (size_t)count);
+    for (long plane = 0; plane < planes; plane++) {
+        int32_t *top = &tops[plane * s->pixels / run % count];
+        *top = (int32_t)most(*top, of[plane]);
+    }
+    free(of);
+    return OK;
+}
+
 /* Zeros are rounded alike at any exponent. */
 INLINE int rounding_exponent(const blocks_t *e, long block) {
     return e->of[block] == ZEROS_EXPONENT ? 0 : e->of[block];
@@ -71,39 +88,42 @@ static int spread_exponents(const blocks_t *e, long first, long n, int32_t *out)
     return lowest;
 }
 
-/* As `level->round`. */
-static void round_blocks(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
-                         const philox_key *key) {
-    enum { MIXED = 2048 };
-    int32_t exponents[MIXED];
+/* As `level->round`, of elements first ... first + n - 1. */
+static void round_blocks(const source_t *s, void *out, long first, long n, const blocks_t *e,
+                         int wide, const philox_key *key) {
+    int32_t exponents[READ];
+    float buffer[READ];
     for (long i = 0, count; i < n; i += count) {
         const long at = first + i, alike = least(n - i, e->run - at % e->run);
         void *to = (char *)out + (wide ? 2 : 1) * i;
-        count = least(n - i, MIXED);
+        count = least(n - i, READ);
         if (alike >= count) {
-            count = alike == n - i ? alike : alike / GROUP * GROUP;
+            if (!s->mantissas) count = alike == n - i ? alike : alike / GROUP * GROUP;
             const int exponent = rounding_exponent(e, at / e->run % e->count);
-            level->round(x + i, to, at, count, exponent, wide, key);
-        } else if (scale_does(spread_exponents(e, at, count, exponents))) {
-            level->round_each(x + i, to, at, count, exponents, wide, key);
-        } else {
-            round_each_loop(x + i, to, at, count, exponents, wide, key);
+            level->round(read_source(s, at, count, buffer), to, at, count, exponent, wide, key);
+            continue;
         }
+        const float *x = read_source(s, at, count, buffer);
+        if (scale_does(spread_exponents(e, at, count, exponents)))
+            level->round_each(x, to, at, count, exponents, wide, key);
+        else
+            round_each_loop(x, to, at, count, exponents, wide, key);
     }
 }
 
-static void round_blocks_all(const float *x, void *out, long n, const blocks_t *exponents, int wide,
-                             const philox_key *key, int threads) {
+static void round_blocks_all(const source_t *s, void *out, long n, const blocks_t *exponents,
+                             int wide, const philox_key *key, int threads) {
     const long chunks = div_up(n, CHUNK);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
     for (long c = 0; c < chunks; c++)
-        round_blocks(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
+        round_blocks(s, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
                      least(CHUNK, n - c * CHUNK), exponents, wide, key);
 }
 
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
                int threads) {
-    round_blocks_all(x, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
+    const source_t source = {.x = x};
+    round_blocks_all(&source, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
 }
 
 /* ---- (C, pixels) to (pixels, C), bytes ---- */
@@ -123,8 +143,9 @@ void channels_last(const int8_t *from, int8_t *to, long images, long channels, l
 
 enum { BLOCK_CHANNELS = 64, BLOCK_PIXELS = 2048 };
 
-static int round_channels_last(const float *x, int8_t *out, long images, long channels, long pixels,
-                               const blocks_t *exponents, const philox_key *key, int threads) {
+static int round_channels_last(const source_t *s, int8_t *out, long images, long channels,
+                               long pixels, const blocks_t *exponents, const philox_key *key,
+                               int threads) {
     const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
     const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
     const long row = pixels == size ? size : size + GROUP;
@@ -146,14 +167,13 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             int8_t *to = out + (n * pixels + p) * channels + c;
             if (strips == 1) { /* the channels follow each other */
                 const long from = first / GROUP * GROUP;
-                round_blocks(x + from, block, from, first - from + here * pixels, exponents, 0,
-                             key);
+                round_blocks(s, block, from, first - from + here * pixels, exponents, 0, key);
                 level->transpose(block + (first - from), pixels, to, channels, here, pixels);
                 continue;
             }
             for (long i = 0; i < here; i++) {
                 const long at = first + i * pixels, from = at / GROUP * GROUP;
-                round_blocks(x + from, block + i * row, from, at - from + count, exponents, 0, key);
+                round_blocks(s, block + i * row, from, at - from + count, exponents, 0, key);
                 if (at > from)
                     memmove(block + i * row, block + i * row + (at - from), (size_t)count);
             }
@@ -169,9 +189,13 @@ int64_t quantize(const quantize_args *a) {
     const long n = a->images * a->channels * a->pixels;
     const int wide = a->bits > 8, threads = (int)a->threads;
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
-    const float *x = a->x;
+    const source_t source = SOURCE_OF(a, x);
     int32_t *exponents = a->exponents;
-    if (!a->tops) tops_of_blocks(x, n, a->count, a->run, exponents, threads);
+    if (!a->tops && !source.mantissas)
+        tops_of_blocks(source.x, n, a->count, a->run, exponents, threads);
+    else if (!a->tops && tops_of_planes(&source, n ? n / source.pixels : 0, a->count, a->run,
+                                        exponents, threads))
+        return NO_MEMORY;
     for (long i = 0; i < a->count; i++) {
         const uint32_t top = (uint32_t)(a->tops ? a->tops : exponents)[i];
         if (!is_finite(top)) return NOT_FINITE;
@@ -180,9 +204,9 @@ int64_t quantize(const quantize_args *a) {
     const blocks_t blocks = {exponents, a->count, a->run};
     const philox_key *drawn = a->stochastic ? &key : NULL;
     if (transposed)
-        return round_channels_last(x, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
-                                   threads);
-    round_blocks_all(x, a->out, n, &blocks, wide, drawn, threads);
+        return round_channels_last(&source, a->out, a->images, a->channels, a->pixels, &blocks,
+                                   drawn, threads);
+    round_blocks_all(&source, a->out, n, &blocks, wide, drawn, threads);
     return OK;
 }
 
