@@ -45,7 +45,7 @@ class _Content:
 class Deferred(Tensor):
     """A float32 tensor (N, C, H, W) of a `Source`, or, once it has been written, of memory."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _content: _Content
 
     @staticmethod
@@ -94,7 +94,7 @@ class Deferred(Tensor):
             remember_magnitude(self, magnitude)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # a class method, as PyTorch calls it
         cls,
         func: Callable[..., Any],
         types: Any,

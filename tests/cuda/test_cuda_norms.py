@@ -32,7 +32,7 @@ from comparison import (
 )
 
 from mmint.backends import VARIABLE, NonFiniteError, Windows, cuda, reference
-from mmint.backends.cuda import finite, norm
+from mmint.backends.cuda import finite, source
 from mmint.backends.magnitudes import remember_magnitude
 from mmint.numerics import Role
 from mmint.ops.mapper import Mapper
@@ -327,5 +327,5 @@ def test_planes_are_mapped_as_kernels_read_them(check, shape, bits, monkeypatch)
         shape_of_them = (*exponents, *[1] * (len(shape) - 2)) if max(exponents) > 1 else ()
         expected = reference.quantize(x, bits, mapper.random(Role.INPUT), exponents=shape_of_them)
         assert_same_fixed_point(mapped, expected)
-        read = norm._channels_last(mapped.mantissa)
+        read = source.channels_last(mapped.mantissa)
         assert read.data_ptr() == mapped.mantissa.data_ptr()

@@ -7,10 +7,10 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 import torchvision
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.utils.checkpoint import checkpoint
 
 import mmint
 from mmint.backends import watched
@@ -178,6 +178,10 @@ def pickled(x):
     return x + pickle.loads(pickle.dumps(x)).detach() + copy.deepcopy(x.detach())
 
 
+def checkpointed(x, **how):
+    return torch.utils.checkpoint.checkpoint(lambda y: F.relu(y) * 2, x, **how)
+
+
 def at_an_address(x):
     assert x.data_ptr() == x.detach().data_ptr() != 0
     assert x.untyped_storage().nbytes() == 4 * x.numel()
@@ -194,8 +198,8 @@ def at_an_address(x):
         lambda x: x.permute(0, 1, 3, 2).contiguous().mT, lambda x: x.view(2, 8, 33, 3)[None][0],
         lambda x: torch.cat([x[:, 4:], x[:, :4]], 1), lambda x: F.max_pool2d(x, 3, 1),
         lambda x: x.contiguous(memory_format=torch.channels_last), lambda x: x.clone(),
-        lambda x: checkpoint(lambda y: F.relu(y) * 2, x, use_reentrant=True),
-        lambda x: checkpoint(lambda y: F.relu(y) * 2, x, use_reentrant=False),
+        lambda x: checkpointed(x, use_reentrant=True),
+        lambda x: checkpointed(x, use_reentrant=False),
         lambda x: x.masked_fill(x > 1, 0), lambda x: torch.where(x.isfinite(), x, 0),
     ],
 )  # fmt: skip

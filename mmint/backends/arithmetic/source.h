@@ -38,6 +38,34 @@ MMINT_FUNCTION float made_of8(int32_t x, const coefficients_t *c, cut_t cut) {
     return cut_by(cut, scaled_int32((int32_t)sum, scale_at((int)c->exponent)));
 }
 
+/* Mantissas first ... last; none where `last` is below `first`. */
+typedef struct {
+    int first, last;
+} mantissas_t;
+
+/* The least k of -127 ... 128 from which on elements of sign * k are above a bound, or at it. */
+MMINT_FUNCTION int first_above(const coefficients_t *c, int sign, float bound, bool at_it) {
+    const cut_t uncut = cut_at(-1);
+    int low = -127, high = 128;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        const float made = made_of8(sign * middle, c, uncut);
+        if (at_it ? made >= bound : made > bound)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* The mantissas of 8 bits whose elements' gradients pass. */
+MMINT_FUNCTION mantissas_t passing(const coefficients_t *c, float ceiling) {
+    const int sign = c->p < 0 ? -1 : 1;
+    const int first = first_above(c, sign, 0, 0), last = first_above(c, sign, ceiling, 1) - 1;
+    const mantissas_t rising = {first, last}, falling = {-last, -first};
+    return sign > 0 ? rising : falling;
+}
+
 /* The largest magnitude of elements whose mantissas are `low` to `high`. */
 MMINT_FUNCTION uint32_t top_between(int64_t low, int64_t high, const coefficients_t *c, cut_t cut) {
     const uint32_t a = magnitude_bits(made_of(low, c, cut));

@@ -14,7 +14,7 @@ from ..source import Source
 from . import finite
 from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument, launcher
-from .source import largest_made, words_of
+from .source import elements, largest_made, words_of
 
 TILE_CHANNELS, TILE_PIXELS = 32, 512
 MAX_PARTS = 1024
@@ -34,6 +34,8 @@ def quantize(
     """
     shape, device, dtype = x.shape, x.device, mantissa_dtype(bits)
     count, run = blocks(shape, exponents)
+    if isinstance(x, Source) and largest is not None:
+        x = elements(x)
     if isinstance(x, Tensor):
         if largest is None and count == 1:
             largest = known_magnitude(x)
@@ -49,7 +51,7 @@ def quantize(
     exponent = torch.empty(exponents, dtype=torch.int32, device=device)
     if count > 1:
         name += '_each'
-    if largest is None and isinstance(x, Source):
+    if isinstance(x, Source):
         magnitudes = largest_made(x, count, run)
     elif count == 1:
         magnitudes = magnitudes_of(x, largest)

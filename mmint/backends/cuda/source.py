@@ -63,8 +63,10 @@ def largest_made(source: Source, count: int, run: int) -> Tensor:
     found = torch.zeros(count, dtype=torch.int32, device=mantissa.device)
     grid = images * -(-channels // TILE_CHANNELS) * -(-math.prod(image) // PART_PIXELS)
     if grid:
-        arguments = [words_of(source), mantissa.numel(), count, run, found]
-        launch('mapping.cu', 'largest_made', grid, THREADS, arguments, mantissa.device)
+        launch(
+            'mapping.cu', 'largest_made', grid, THREADS,
+            [words_of(source), mantissa.numel(), count, run, found], mantissa.device,
+        )  # fmt: skip
     return found
 
 

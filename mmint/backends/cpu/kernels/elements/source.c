@@ -6,6 +6,7 @@
 #include "integers.h"
 #include "levels/level.h"
 #include "mapping.h"
+#include "memory.h"
 #include "planes.h"
 #include "random.h"
 #include "status.h"
@@ -78,18 +79,58 @@ int64_t elements(const elements_args *a) {
     return top;
 }
 
+/* ---- where the gradient of a ReLU passes ---- */
+
+/* Bits of n bytes that are 0 or 1, first ones lowest; there is memory for whole groups of eight. */
+static void pack_bits(uint8_t *bytes, long n, uint8_t *bits) {
+    memset(bytes + n, 0, (size_t)(-n & 7));
+    for (long i = 0; i < n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, bytes + i, sizeof eight);
+        bits[i / 8] = (uint8_t)(eight * 0x0102040810204080 >> 56); /* little-endian */
+    }
+}
+
+/* Of mantissas of 8 bits: `of` are those of each channel, or plane, that pass. */
+static void bits_of_part(const source_t *s, const mantissas_t *of, long first, long n,
+                         uint8_t *bits) {
+    const int8_t *x = s->mantissas;
+    uint8_t bytes[READ];
+    long plane = first / s->pixels, at = first % s->pixels;
+    for (long i = 0, count; i < n; i += count, at = 0, plane++) {
+        const mantissas_t passing = of[s->per_image ? plane : plane % s->channels];
+        count = least(n - i, s->pixels - at);
+        for (long j = i; j < i + count; j++)
+            bytes[j] = (x[first + j] >= passing.first) & (x[first + j] <= passing.last);
+    }
+    pack_bits(bytes, n, bits);
+}
+
+static void bits_of_wide_part(source_t s, long first, long n, uint8_t *bits) {
+    float buffer[READ];
+    const float ceiling = s.cut.ceiling;
+    s.cut.there = 0;
+    read_source(&s, first, n, buffer);
+    level->relu(buffer, buffer, bits, n, ceiling);
+}
+
 int64_t relu_passed(const elements_args *a) {
-    source_t source = SOURCE_OF(a, x);
-    const float ceiling = source.cut.ceiling;
-    source.cut.there = 0;
+    const source_t source = SOURCE_OF(a, x);
+    const long sets = source.channels * (source.per_image ? a->images : 1);
     const long n = a->images * source.channels * source.pixels;
-    uint8_t *passed = a->out;
+    mantissas_t *of = allocate(sizeof *of * (size_t)(sets + 1));
+    uint8_t *bits = a->out;
+    if (!of) return NO_MEMORY;
+    for (long i = 0; !source.wide && i < sets; i++)
+        of[i] = passing(source.coefficients + i, source.cut.ceiling);
 #pragma omp parallel for num_threads((int)a->threads) if (n > CHUNK)
     for (long first = 0; first < n; first += READ) {
-        float buffer[READ];
         const long count = least(READ, n - first);
-        read_source(&source, first, count, buffer);
-        level->relu(buffer, buffer, passed + first / 8, count, ceiling);
+        if (source.wide)
+            bits_of_wide_part(source, first, count, bits + first / 8);
+        else
+            bits_of_part(&source, of, first, count, bits + first / 8);
     }
+    free(of);
     return OK;
 }
