@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..backends import Backend, NonFiniteError, backend_for, replays
+from ..backends import Backend, Mapping, NonFiniteError, backend_for, replays
 from ..backends.errors import naming
 from ..numerics import FREE, FixedPoint, RandomBits, Role
 from .run import Moment, Site, current_run
@@ -66,6 +67,18 @@ class Mapper:
             TypeError: if ``x`` is not float32.
             NonFiniteError: if an element is infinite or not a number.
         """
+        x, bits, random, exponents, not_finite, _ = self.mapping(x, role, exponents)
+        with naming(not_finite):
+            return self.backend(x).quantize(x, bits, random, top, exponents)
+
+    def mapping(
+        self, x: Tensor, role: Role, exponents: tuple[int, ...] = (), turned: bool = False
+    ) -> Mapping:
+        """What a backend is told to map ``x``; see `Mapping` for ``turned``.
+
+        Raises:
+            TypeError: if ``x`` is not float32.
+        """
         if x.dtype != torch.float32:
             raise TypeError(
                 f'{self.site.name} was given {_article(role)} of {x.dtype}, torch.float32 is '
@@ -73,8 +86,8 @@ class Mapper:
             )
         if self.exponents != FREE or math.prod(exponents) == 1:
             exponents = ()
-        with naming(lambda: self.not_finite(role)):
-            return self.backend(x).quantize(x, self.bits, self.random(role), top, exponents)
+        not_finite = functools.partial(self.not_finite, role)
+        return Mapping(x, self.bits, self.random(role), exponents, not_finite, turned)
 
     def add(self, x: Tensor, y: Tensor, role: Role, inplace: bool = False) -> Tensor:
         """The integer sum of float32 ``x`` and ``y``, of one shape; in place, it replaces ``x``.

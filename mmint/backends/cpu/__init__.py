@@ -17,7 +17,6 @@ from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,
-    batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
     frozen_norm_weight_grad,
@@ -33,6 +32,7 @@ from .sgd import sgd_step
 
 name = 'cpu'
 planes_last = False
+quantize_all = None
 
 __all__ = [
     'add',
@@ -41,7 +41,6 @@ __all__ = [
     'avg_pool2d_grad',
     'batch_norm',
     'batch_norm_grad',
-    'batch_norm_weight_grad',
     'channel_sum',
     'check',
     'conv2d',
@@ -65,6 +64,7 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
     'resize',

@@ -17,10 +17,10 @@
  * device's flag. */
 #include "arithmetic/mapping.h"
 #include "arithmetic/philox.h"
-#include "reduce.cuh"
+#include "groups.cuh"
 #include "rounding.cuh"
 
-enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512 };
+enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512, MAPPINGS = 24 };
 
 struct mapping {
     const uint32_t *x;
@@ -34,9 +34,6 @@ struct mapping {
     random_words random;
 };
 
-__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
-    return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
-}
 __device__ __forceinline__ int64_t block_of(const mapping &m, int64_t i) {
     const int64_t run = quotient(i, m.run);
     return run - quotient(run, m.count) * m.count;
@@ -62,31 +59,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) tops[blockIdx.x] = top;
 }
 
-/* Joins the largest magnitude of each block to tops[count]; n elements of x. A thread block takes
- * PART elements of a block. */
+/* Joins the largest magnitude of each block to tops[count]; n elements of x. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     largest_each(const uint32_t *x, int64_t n, int64_t count, int64_t run, int32_t *tops) {
-    enum { PART = 16 * THREADS };
-    const int64_t size = n / count, parts = (size + PART - 1) / PART;
-    for (int64_t t = blockIdx.x; t < count * parts; t += gridDim.x) {
-        const int64_t block = t / parts, first = t % parts * PART, last = min(first + PART, size);
-        uint32_t top = 0;
-        for (int64_t i = first + threadIdx.x; i < last; i += THREADS) {
-            const int64_t period = quotient(i, run);
-            top = max(top, x[(period * count + block) * run + (i - period * run)] & 0x7FFFFFFF);
-        }
-        note_top(top, tops + block);
-    }
+    note_tops(whole_grid(), n, count, run, tops, [=](int64_t i) { return x[i] & 0x7FFFFFFF; });
 }
 
 /* The tensor's exponent, and whether it is finite; the first block notes both. */
-__device__ bool prepare(const mapping &m, int *exponent) {
+__device__ bool prepare(const mapping &m, const crew &mine, int *exponent) {
     uint32_t top = 0;
     for (int64_t i = threadIdx.x; i < m.top_count; i += THREADS) top = max(top, m.tops[i]);
     top = block_max(top);
     const bool finite = is_finite(top);
     *exponent = finite ? exponent_of(top, (int)m.bits) : 0;
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
+    if (mine.block == 0 && threadIdx.x == 0) {
         *m.exponent = *exponent;
         if (!finite) atomicCAS(m.flag, 0, (int32_t)m.call);
     }
@@ -94,8 +80,8 @@ __device__ bool prepare(const mapping &m, int *exponent) {
 }
 
 /* The same for the blocks of a tensor. */
-__device__ void note_exponents(const mapping &m) {
-    if (blockIdx.x) return;
+__device__ void note_exponents(const mapping &m, const crew &mine) {
+    if (mine.block) return;
     for (int64_t i = threadIdx.x; i < m.count; i += THREADS) {
         const bool finite = is_finite(m.tops[i]);
         m.exponent[i] = finite && m.tops[i] ? exponent_of(m.tops[i], (int)m.bits) : ZEROS_EXPONENT;
@@ -172,14 +158,15 @@ template <typename T> __device__ __forceinline__ void put(T *at, uint32_t pair, 
 }
 
 template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize(const mapping &m, int exponent, bool finite) {
+__device__ __forceinline__ void quantize(const mapping &m, const crew &mine, int exponent,
+                                         bool finite) {
     const ROUND<T, STOCHASTIC> round(m, exponent, finite);
     const random_words random = resolved(m.random);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     const bool pairs = (uint64_t)m.x % 8 == 0;
     T *out = (T *)m.out;
-    for (int64_t block = first_index(); block < blocks; block += stride()) {
+    for (int64_t block = mine.first_index(); block < blocks; block += mine.stride()) {
         const int64_t first = first_element(block);
         const uint32_t *x = m.x + first;
         T *to = out + first;
@@ -211,8 +198,8 @@ template <typename T> constexpr int PITCH_OF = TILE_PIXELS + WORD_OF<T>;
 
 /* Tiles of TILE_CHANNELS by up to TILE_PIXELS, in which each channel's pixels follow one another. */
 template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite,
-                                                T *tile) {
+__device__ __forceinline__ void quantize_images(const mapping &m, const crew &mine, int exponent,
+                                                bool finite, T *tile) {
     constexpr int WORD = WORD_OF<T>, PITCH = PITCH_OF<T>;
     const ROUND<T, STOCHASTIC> round(m, exponent, finite);
     const random_words random = resolved(m.random);
@@ -224,7 +211,7 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
     const int width = (int)(((m.pixels + down - 1) / down + unit - 1) / unit * unit);
     const bool pairs = (uint64_t)m.x % 8 == 0 && m.pixels % 2 == 0;
     T *out = (T *)m.out;
-    for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
+    for (int64_t t = mine.block; t < m.images * across * down; t += mine.blocks) {
         const int64_t image = t / (across * down), channel0 = t / down % across * TILE_CHANNELS;
         const int64_t pixel0 = t % down * width;
         const int channels = (int)min((int64_t)TILE_CHANNELS, m.channels - channel0);
@@ -307,54 +294,122 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
 }
 
 template <typename T, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize_any(const mapping &m, int exponent, bool finite) {
-    m.random.stochastic ? quantize<T, true, ROUND>(m, exponent, finite)
-                        : quantize<T, false, ROUND>(m, exponent, finite);
+__device__ __forceinline__ void quantize_any(const mapping &m, const crew &mine, int exponent,
+                                             bool finite) {
+    m.random.stochastic ? quantize<T, true, ROUND>(m, mine, exponent, finite)
+                        : quantize<T, false, ROUND>(m, mine, exponent, finite);
 }
 template <typename T, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize_any_images(const mapping &m, int exponent, bool finite,
-                                                    T *tile) {
-    m.random.stochastic ? quantize_images<T, true, ROUND>(m, exponent, finite, tile)
-                        : quantize_images<T, false, ROUND>(m, exponent, finite, tile);
+__device__ __forceinline__ void quantize_any_images(const mapping &m, const crew &mine,
+                                                    int exponent, bool finite, T *tile) {
+    m.random.stochastic ? quantize_images<T, true, ROUND>(m, mine, exponent, finite, tile)
+                        : quantize_images<T, false, ROUND>(m, mine, exponent, finite, tile);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(mapping m) {
+template <typename T>
+__device__ __forceinline__ void quantize_one_exponent(const mapping &m, const crew &mine) {
     int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any<int8_t, round_alike>(m, exponent, finite);
+    const bool finite = prepare(m, mine, &exponent);
+    quantize_any<T, round_alike>(m, mine, exponent, finite);
+}
+template <typename T>
+__device__ __forceinline__ void quantize_each(const mapping &m, const crew &mine) {
+    note_exponents(m, mine);
+    quantize_any<T, round_each>(m, mine, 0, true);
+}
+template <typename T>
+__device__ __forceinline__ void quantize_images_one_exponent(const mapping &m, const crew &mine,
+                                                             T *tile) {
+    int exponent;
+    const bool finite = prepare(m, mine, &exponent);
+    quantize_any_images<T, round_alike>(m, mine, exponent, finite, tile);
+}
+template <typename T>
+__device__ __forceinline__ void quantize_images_each(const mapping &m, const crew &mine, T *tile) {
+    note_exponents(m, mine);
+    quantize_any_images<T, round_each>(m, mine, 0, true, tile);
+}
+
+#define TILE(T) __shared__ __align__(4) T tile[TILE_CHANNELS * PITCH_OF<T>]
+
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(mapping m) {
+    quantize_one_exponent<int8_t>(m, whole_grid());
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(mapping m) {
-    int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any<int16_t, round_alike>(m, exponent, finite);
+    quantize_one_exponent<int16_t>(m, whole_grid());
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_8(mapping m) {
-    __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
-    int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any_images<int8_t, round_alike>(m, exponent, finite, tile);
+    TILE(int8_t);
+    quantize_images_one_exponent(m, whole_grid(), tile);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_16(mapping m) {
-    __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
-    int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any_images<int16_t, round_alike>(m, exponent, finite, tile);
+    TILE(int16_t);
+    quantize_images_one_exponent(m, whole_grid(), tile);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_8(mapping m) {
-    note_exponents(m);
-    quantize_any<int8_t, round_each>(m, 0, true);
+    quantize_each<int8_t>(m, whole_grid());
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_16(mapping m) {
-    note_exponents(m);
-    quantize_any<int16_t, round_each>(m, 0, true);
+    quantize_each<int16_t>(m, whole_grid());
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_each_8(mapping m) {
-    __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
-    note_exponents(m);
-    quantize_any_images<int8_t, round_each>(m, 0, true, tile);
+    TILE(int8_t);
+    quantize_images_each(m, whole_grid(), tile);
 }
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_each_16(mapping m) {
-    __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
-    note_exponents(m);
-    quantize_any_images<int16_t, round_each>(m, 0, true, tile);
+    TILE(int16_t);
+    quantize_images_each(m, whole_grid(), tile);
+}
+
+/* ---- several tensors at once ---- */
+
+/* `first_block` of those that take turns over a tensor, which are as many as go before the next. */
+struct mapping_in_turn {
+    mapping of;
+    int64_t first_block;
+};
+struct mappings {
+    int64_t count;
+    mapping_in_turn of[MAPPINGS];
+};
+
+/* This block's tensor, and those that work on it. */
+__device__ __forceinline__ const mapping &mine_of(const mappings &all, crew *mine) {
+    int i = (int)all.count - 1;
+    while (all.of[i].first_block > blockIdx.x) i--;
+    const int64_t first = all.of[i].first_block;
+    const int64_t end = i + 1 < all.count ? all.of[i + 1].first_block : gridDim.x;
+    *mine = {blockIdx.x - first, end - first};
+    return all.of[i].of;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    largest_of_all(const __grid_constant__ mappings all) {
+    crew mine;
+    const mapping &m = mine_of(all, &mine);
+    const uint32_t *x = m.x;
+    note_tops(mine, m.images * m.channels * m.pixels, m.count, m.run, (int32_t *)m.tops,
+              [=](int64_t i) { return x[i] & 0x7FFFFFFF; });
+}
+
+template <typename T> __device__ __forceinline__ void quantize_all(const mappings &all, T *tile) {
+    crew mine;
+    const mapping &m = mine_of(all, &mine);
+    if (m.channels == 1)
+        m.count == 1 ? quantize_one_exponent<T>(m, mine) : quantize_each<T>(m, mine);
+    else if (m.count == 1)
+        quantize_images_one_exponent(m, mine, tile);
+    else
+        quantize_images_each(m, mine, tile);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    quantize_all_8(const __grid_constant__ mappings all) {
+    TILE(int8_t);
+    quantize_all(all, tile);
+}
+extern "C" __global__ void __launch_bounds__(THREADS)
+    quantize_all_16(const __grid_constant__ mappings all) {
+    TILE(int16_t);
+    quantize_all(all, tile);
 }

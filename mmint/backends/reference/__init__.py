@@ -13,7 +13,6 @@ from .max_pooling import max_pool2d, max_pool2d_grad
 from .norms import (
     batch_norm,
     batch_norm_grad,
-    batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
     frozen_norm_weight_grad,
@@ -37,6 +36,7 @@ from .sgd import sgd_step
 
 name = 'reference'
 planes_last = False
+quantize_all = None
 
 __all__ = [
     'add',
@@ -44,7 +44,6 @@ __all__ = [
     'avg_pool2d_grad',
     'batch_norm',
     'batch_norm_grad',
-    'batch_norm_weight_grad',
     'channel_sum',
     'check',
     'conv2d',
@@ -66,6 +65,7 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
     'resize',

@@ -26,7 +26,7 @@ Batch and group norm see (N, C, ...) as planes (n, c); a group is a channel's pl
 or an image's planes of several channels. Layer norm sees rows.
 """
 
-from .batch import batch_norm, batch_norm_grad, batch_norm_weight_grad
+from .batch import batch_norm, batch_norm_grad
 from .frozen import frozen_norm, frozen_norm_grad, frozen_norm_weight_grad
 from .group import group_norm, group_norm_grad
 from .layer import layer_norm, layer_norm_grad
@@ -36,7 +36,6 @@ from .statistics import plane_products, plane_sums
 __all__ = [
     'batch_norm',
     'batch_norm_grad',
-    'batch_norm_weight_grad',
     'frozen_norm',
     'frozen_norm_grad',
     'frozen_norm_weight_grad',
