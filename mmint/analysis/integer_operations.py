@@ -156,6 +156,6 @@ FLOAT: dict[str, Rule] = {'max_pool2d_grad': _max_pool2d_grad}
 NO_MULTIPLY_ADDS = frozenset(
     """
     quantize dequantize elements relu relu_grad relu_passed max_pool2d
-    batch_norm_weight_grad frozen_norm_weight_grad update_running check
+    frozen_norm_weight_grad update_running check
     """.split()
 )

@@ -10,7 +10,7 @@ on a GPU, where nothing waits for the device, it goes on with zeros and `Backend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -20,6 +20,8 @@ from ..numerics import FixedPoint, RandomBits
 from .activation import Activations
 from .geometry import Geometry, Pooling, Windows
 from .interpolation import Interpolation
+from .mapping import Mapping
+from .running import Running
 from .source import Source, Sources
 from .update import Update
 
@@ -34,6 +36,10 @@ class Backend(Activations, Interpolation, Sources, Protocol):
 
     name: str
     planes_last: bool
+
+    @property
+    def quantize_all(self) -> Callable[[Sequence[Mapping]], list[FixedPoint]] | None:
+        """`quantize` of several tensors with elements; None where one by one is as fast."""
 
     # ---- mapping ----
 
@@ -167,11 +173,15 @@ class Backend(Activations, Interpolation, Sources, Protocol):
 
     # ---- norms ----
 
-    def plane_sums(self, x: FixedPoint) -> Tensor:
-        """Sums of ``x`` (N, C, ...) and of its squares over each plane: int64 (2, N, C), exact."""
+    def plane_sums(self, x: FixedPoint, joined: bool = False) -> Tensor:
+        """Sums of ``x`` (N, C, ...) and of its squares over each plane: int64 (2, N, C), exact.
 
-    def plane_products(self, grad: FixedPoint, x: FixedPoint) -> Tensor:
-        """Sums of ``grad`` and of ``grad * x`` over each plane: int64 (2, N, C), exact."""
+        Args:
+            joined: whether planes of all images are one, the sums (2, C).
+        """
+
+    def plane_products(self, grad: FixedPoint, x: FixedPoint, joined: bool = False) -> Tensor:
+        """Sums of ``grad`` and of ``grad * x`` over each plane, as `plane_sums`."""
 
     def batch_norm(
         self,
@@ -181,6 +191,7 @@ class Backend(Activations, Interpolation, Sources, Protocol):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
+        running: Running | None = None,
     ) -> Tensor:
         """Batch norm of ``x`` (N, C, ...) with the statistics of the batch, as float32.
 
@@ -188,12 +199,13 @@ class Backend(Activations, Interpolation, Sources, Protocol):
         channel.
 
         Args:
-            sums: int64 (2, C): `plane_sums` summed over images, and over processes.
+            sums: int64 (2, C): `plane_sums` of all images, summed over processes.
             count: how many elements of a channel were summed.
             weight, bias: float32 (C,), or None for 1 and 0.
+            running: updated as by `update_running`, and its batch counted.
 
         Raises:
-            NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
+            NonFiniteError: if a parameter or statistic is infinite or not a number.
         """
 
     def batch_norm_grad(
@@ -205,27 +217,13 @@ class Backend(Activations, Interpolation, Sources, Protocol):
         count: int,
         weight: Tensor | None,
         eps: float,
-    ) -> Tensor:
-        """Gradient of `batch_norm` for its input, of its shape, as float32.
+        own: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `batch_norm` for input, weight and bias, as float32.
 
         Args:
-            products: int64 (2, C): `plane_products` summed over images, and over processes.
-        """
-
-    def batch_norm_weight_grad(
-        self,
-        grad: FixedPoint,
-        x: FixedPoint,
-        sums: Tensor,
-        products: Tensor,
-        count: int,
-        eps: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of `batch_norm` for weight and bias, float32 (C,).
-
-        Args:
-            grad, x: what was summed; only their exponents count.
-            products: as for `batch_norm_grad`, but of this process's images alone.
+            products: int64 (2, C): `plane_products` of all images, summed over processes.
+            own: those of this process alone, which weight and bias get; ``products`` unless given.
         """
 
     def update_running(
@@ -284,7 +282,7 @@ class Backend(Activations, Interpolation, Sources, Protocol):
 
         Args:
             grad, x: what was summed; only their exponents count.
-            products: int64 (2, C): `plane_products` summed over images.
+            products: int64 (2, C): `plane_products` of all images.
         """
 
     def group_norm(

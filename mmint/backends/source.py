@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import FixedPoint
+from .running import Running
 
 
 class Source(NamedTuple):
@@ -62,8 +63,9 @@ class Sources(Protocol):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
+        running: Running | None = None,
     ) -> Source:
-        """What the elements of `Backend.batch_norm` are a function of."""
+        """What the elements of `Backend.batch_norm` are a function of; it updates ``running``."""
 
     def frozen_norm_source(
         self,

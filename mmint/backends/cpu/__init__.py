@@ -18,7 +18,6 @@ from .norm import (
     batch_norm,
     batch_norm_grad,
     batch_norm_source,
-    batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
     frozen_norm_source,
@@ -37,6 +36,7 @@ from .source import elements, relu_passed
 
 name = 'cpu'
 planes_last = False
+quantize_all = None
 
 __all__ = [
     'add',
@@ -46,7 +46,6 @@ __all__ = [
     'batch_norm',
     'batch_norm_grad',
     'batch_norm_source',
-    'batch_norm_weight_grad',
     'channel_sum',
     'check',
     'conv2d',
@@ -73,6 +72,7 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
     'relu_passed',

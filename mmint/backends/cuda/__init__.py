@@ -12,13 +12,12 @@ from .addition import add
 from .finite import check
 from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .layer_norm import layer_norm, layer_norm_grad
-from .mapping import channel_sum, dequantize, quantize
+from .mapping import channel_sum, dequantize, quantize, quantize_all
 from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,
     batch_norm_source,
-    batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
     frozen_norm_source,
@@ -45,7 +44,6 @@ __all__ = [
     'batch_norm',
     'batch_norm_grad',
     'batch_norm_source',
-    'batch_norm_weight_grad',
     'channel_sum',
     'check',
     'conv2d',
@@ -70,6 +68,7 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
     'relu_passed',

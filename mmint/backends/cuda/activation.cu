@@ -1,8 +1,9 @@
 /* ReLU and ReLU6 in float32, which compare and move, as reference/activation.py defines it.
  *
  * Tensors are contiguous. A warp's 32 signs make a word by one ballot: element i in bit i % 8 of
- * byte i / 8. The largest magnitude of what is written is noted: the next mapping asks for it. */
-#include "reduce.cuh"
+ * byte i / 8. The largest magnitude of what is written is noted, of a gradient that of each channel:
+ * the next mapping asks for it. */
+#include "groups.cuh"
 #include "source.cuh"
 
 enum { THREADS = 256 };
@@ -43,12 +44,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    relu_grad(const float *grad, const uint8_t *passed, float *out, int64_t n, int32_t *top) {
-    uint32_t seen = 0;
-    for (int64_t i = first_index(); i < n; i += stride()) {
+    relu_grad(const float *grad, const uint8_t *passed, float *out, int64_t n, int64_t channels,
+              int64_t run, int32_t *tops) {
+    note_tops(whole_grid(), n, channels, run, tops, [=](int64_t i) {
         const float kept = passed[i / 8] >> i % 8 & 1 ? grad[i] : 0.0f;
         out[i] = kept;
-        seen = max(seen, magnitude_bits(kept));
-    }
-    note_top(seen, top);
+        return magnitude_bits(kept);
+    });
 }

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ..host.arguments import ceiling_pattern
+from ..host.exponents import blocks
 from ..magnitudes import remember_magnitude
-from .launch import launch_noting
+from .launch import THREADS, grid_of_groups, launch, launch_noting
+from .zeroed import zeros
 
 
 def relu(x: Tensor, inplace: bool, ceiling: float = math.inf) -> tuple[Tensor, Tensor]:
@@ -28,9 +30,16 @@ def relu(x: Tensor, inplace: bool, ceiling: float = math.inf) -> tuple[Tensor, T
 
 
 def relu_grad(grad: Tensor, passed: Tensor) -> Tensor:
-    """As `Backend.relu_grad`."""
+    """As `Backend.relu_grad`; a norm before it asks for the largest magnitude of each channel."""
     grad = grad.contiguous()
     out = torch.empty_like(grad)
-    n = grad.numel()
-    remember_magnitude(out, launch_noting('activation.cu', 'relu_grad', n, grad, passed, out, n))
+    of_channels = (1, grad.shape[1], 1, 1) if grad.dim() == 4 else ()
+    tops = zeros(of_channels, torch.int32, grad.device)
+    if n := grad.numel():
+        count, run = blocks(grad.shape, of_channels)
+        launch(
+            'activation.cu', 'relu_grad', grid_of_groups(n, count), THREADS,
+            [grad, passed, out, n, count, run, tops], grad.device,
+        )  # fmt: skip
+    remember_magnitude(out, tops)
     return out

@@ -14,10 +14,6 @@ struct source {
     int64_t channels, pixels, per_image, wide, ceiling;
 };
 
-__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
-    return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
-}
-
 __device__ __forceinline__ int64_t mantissa_at(const source &s, int64_t i) {
     return s.wide ? ((const int16_t *)s.mantissas)[i] : ((const int8_t *)s.mantissas)[i];
 }
@@ -45,4 +41,12 @@ __device__ __forceinline__ float made_at(const source &s, plane &at, int64_t i, 
 /* The pattern of element i of any source. */
 __device__ __forceinline__ uint32_t element(const source &s, plane &at, int64_t i) {
     return s.x ? s.x[i] : pattern_of(made_at(s, at, i, cut_at(s.ceiling)));
+}
+
+/* float32 that surely lies in memory. */
+struct in_memory {
+    const uint32_t *x;
+};
+__device__ __forceinline__ uint32_t element(const in_memory &s, plane &, int64_t i) {
+    return s.x[i];
 }

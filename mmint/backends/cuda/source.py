@@ -12,8 +12,9 @@ from ..magnitudes import remember_magnitude
 from ..source import Source
 from .launch import THREADS, launch
 from .launcher import Argument
+from .zeroed import zeros
 
-TILE_CHANNELS, TILE_PIXELS, PART_PIXELS = 32, 128, 512
+TILE_CHANNELS, TILE_PIXELS = 32, 128
 
 
 def elements(source: Source) -> Tensor:
@@ -32,7 +33,7 @@ def combine(
     """The elements, (N, C, ...) as ``first``, of coefficients for each plane or channel."""
     device = first.device
     out = torch.empty(first.shape, dtype=torch.float32, device=device)
-    top = torch.zeros((), dtype=torch.int32, device=device)
+    top = zeros((), torch.int32, device)
     first, second = channels_last(first), None if second is None else channels_last(second)
     images, pixels, channels = first.shape
     if out.numel():
@@ -54,20 +55,6 @@ def relu_passed(source: Source) -> Tensor:
         launch('activation.cu', 'relu_passed', -(-n // THREADS), THREADS,
                [words_of(source), out, n], device)  # fmt: skip
     return out
-
-
-def largest_made(source: Source, count: int, run: int) -> Tensor:
-    """int32 bit patterns, the largest magnitude of each of ``count`` blocks of whole planes."""
-    mantissa = source.x.mantissa
-    images, channels, *image = mantissa.shape
-    found = torch.zeros(count, dtype=torch.int32, device=mantissa.device)
-    grid = images * -(-channels // TILE_CHANNELS) * -(-math.prod(image) // PART_PIXELS)
-    if grid:
-        launch(
-            'mapping.cu', 'largest_made', grid, THREADS,
-            [words_of(source), mantissa.numel(), count, run, found], mantissa.device,
-        )  # fmt: skip
-    return found
 
 
 def words_of(x: Tensor | Source) -> tuple[Argument, ...]:

@@ -14,7 +14,6 @@ from .norms import (
     batch_norm,
     batch_norm_grad,
     batch_norm_source,
-    batch_norm_weight_grad,
     frozen_norm,
     frozen_norm_grad,
     frozen_norm_source,
@@ -41,6 +40,7 @@ from .source import elements
 
 name = 'reference'
 planes_last = False
+quantize_all = None
 
 __all__ = [
     'add',
@@ -49,7 +49,6 @@ __all__ = [
     'batch_norm',
     'batch_norm_grad',
     'batch_norm_source',
-    'batch_norm_weight_grad',
     'channel_sum',
     'check',
     'conv2d',
@@ -74,6 +73,7 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
     'relu_passed',

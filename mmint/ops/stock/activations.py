@@ -15,7 +15,7 @@ from ..relu import relu
 
 @integer(F.relu)
 def _relu(scope: Scope, input: Any, inplace: bool = False) -> Any:
-    return relu(input, inplace) if is_source(input) else NotImplemented
+    return relu(input, inplace) if _waits(input) else NotImplemented
 
 
 @integer(torch.relu, Tensor.relu)
@@ -30,4 +30,9 @@ def _relu_(scope: Scope, input: Any) -> Any:
 
 @integer(F.relu6)
 def _relu6(scope: Scope, input: Any, inplace: bool = False) -> Any:
-    return relu(input, inplace, 6.0) if is_source(input) else NotImplemented
+    return relu(input, inplace, 6.0) if _waits(input) else NotImplemented
+
+
+def _waits(x: Any) -> bool:
+    """Whether ReLU of ``x`` waits with it: not where checkpointing compares what two runs save."""
+    return is_source(x) and torch._C._autograd._top_saved_tensors_default_hooks(True) is None

@@ -26,7 +26,7 @@ Batch and group norm see (N, C, ...) as planes (n, c); a group is a channel's pl
 or an image's planes of several channels. Layer norm sees rows.
 """
 
-from .batch import batch_norm, batch_norm_grad, batch_norm_source, batch_norm_weight_grad
+from .batch import batch_norm, batch_norm_grad, batch_norm_source
 from .frozen import (
     frozen_norm,
     frozen_norm_grad,
@@ -42,7 +42,6 @@ __all__ = [
     'batch_norm',
     'batch_norm_grad',
     'batch_norm_source',
-    'batch_norm_weight_grad',
     'frozen_norm',
     'frozen_norm_grad',
     'frozen_norm_source',
