@@ -1,11 +1,21 @@
 """Comparing a backend's kernels with the reference, bit for bit."""
 
+import functools
 import itertools
+import math
 
 import pytest
 import torch
 
-from mmint.backends import Geometry, RoISampling, Windows, reference
+from mmint.backends import (
+    Geometry,
+    Mapping,
+    NonFiniteError,
+    RoISampling,
+    Running,
+    Windows,
+    reference,
+)
 from mmint.backends.magnitudes import known_magnitude
 from mmint.numerics import FixedPoint, RandomBits, Role, mantissa_dtype
 from mmint.numerics.fixed_point import ZEROS_EXPONENT
@@ -247,6 +257,25 @@ def resizings():
         yield size, resizing_places(size, out_size, align_corners, factors)
 
 
+def along(size, axis):
+    return tuple(n if i == axis else 1 for i, n in enumerate(size))
+
+
+def several_mappings(device=CPU):
+    """Weights and other tensors, more than a launch takes, of both widths, with names."""
+    sizes = [(6, 5, 3, 3), (40, 3, 1, 1), (1, 7, 2, 2), (9, 33), (70,), (3, 4, 5), (34, 4, 3, 5)]
+    for number in range(60):
+        size = sizes[number % len(sizes)]
+        exponents = [(), *(along(size, axis) for axis in range(min(2, len(size))))][number % 3 - 1]
+        x = torch.randn(size) * torch.rand(size[0]).view(along(size, 0)) ** 9
+        if number % 7 == 0:
+            x[0] = 0
+        random = None if number % 5 == 0 else BITS._replace(layer=number)
+        error = functools.partial(NonFiniteError, f'tensor {number}')
+        turned = len(size) == 4 and number % 2 == 0
+        yield Mapping(x.to(device), 16 if number % 4 == 3 else 8, random, exponents, error, turned)
+
+
 class Comparison:
     """Of one backend's operations with the reference's.
 
@@ -269,8 +298,12 @@ class Comparison:
         magnitudes = pattern(expected) & 0x7FFFFFFF
         top = known_magnitude(actual)
         assert isinstance(top, self.top)
-        assert self.top is int or (top.dtype == torch.int32 and top.shape == ())
-        assert int(top) == (int(magnitudes.max()) if magnitudes.numel() else 0)
+        if self.top is int or top.shape == ():
+            assert int(top) == (int(magnitudes.max()) if magnitudes.numel() else 0)
+        else:  # of each channel
+            others = [i for i in range(magnitudes.dim()) if i != 1]
+            assert top.dtype == torch.int32 and top.shape[1:2] == (top.numel(),)
+            assert torch.equal(top.cpu(), magnitudes.amax(others, keepdim=True))
 
     def same(self, name, *arguments):
         """Both backends' results, which are the same; first comes what the next layer maps."""
@@ -310,15 +343,17 @@ class Comparison:
         self.same('resize_grad', grad, tuple(x.mantissa.shape), places)
 
     def batch_norm(self, x, grad):
-        sums = self.same('plane_sums', x).sum(1)
-        products = self.same('plane_products', grad, x).sum(1)
+        sums, products = self.same('plane_sums', x), self.same('plane_products', grad, x)
+        assert torch.equal(self.same('plane_sums', x, True), sums.sum(1))
+        assert torch.equal(self.same('plane_products', grad, x, True), products.sum(1))
+        sums, products = sums.sum(1), products.sum(1)
         channels = x.mantissa.shape[1]
         count = x.mantissa.numel() // channels
         if count:
             for weight, bias in parameters(channels):
                 self.same('batch_norm', x, sums, count, weight, bias, EPS)
                 self.same('batch_norm_grad', grad, x, sums, products, count, weight, EPS)
-            self.same('batch_norm_weight_grad', grad, x, sums, products, count, EPS)
+            self.same('batch_norm_grad', grad, x, sums, products, count, None, EPS, 3 * products)
         if count > 1:
             self.update_running(x, sums, count)
 
@@ -386,7 +421,6 @@ class Comparison:
             pair, var = (sums.sum(1), products.sum(1)), torch.rand(6)
             self.same('batch_norm', a, pair[0], 70, weight, bias, EPS)
             self.same('batch_norm_grad', g, a, *pair, 70, weight, EPS)
-            self.same('batch_norm_weight_grad', g, a, *pair, 70, EPS)
             self.update_running(a, pair[0], 70)
             self.same('frozen_norm', a, mean, var, weight, bias, EPS)
             self.same('frozen_norm_grad', g, var, weight, EPS)
@@ -397,6 +431,45 @@ class Comparison:
         self.same('group_norm_grad', g, a, sums, products, weight, EPS)
         x, grad = images_of((12, 33), bits), mantissas((12, 33), grad_bits)
         self.layer_norm(freed(x, (12, 1)), grad, *torch.randn(2, 33))
+
+    def sources(self, x, sums, weight, bias, mean, var):
+        """Elements of norms that are made where they are read, uncut and cut, at all widths."""
+        count, channels = x.mantissa[:, 0].numel(), x.mantissa.shape[1]
+        groups = sums.view(2, len(x.mantissa), 2, -1).sum(3)
+        one = x if x.exponent.numel() == 1 else x._replace(exponent=x.exponent.flatten()[0])
+        sums = sums.sum(1)
+        for name, *arguments in (
+            ('batch_norm_source', x, sums, count, weight, bias, EPS),
+            ('group_norm_source', one, groups, weight, bias, EPS),
+            ('frozen_norm_source', x, mean, var, weight, bias, EPS),
+        ):
+            made, expected = self.run(name, *arguments), getattr(reference, name)(*arguments)
+            assert torch.equal(made.coefficients.cpu(), expected.coefficients)
+            for ceiling in (None, math.inf, 0.75):
+                made, expected = (s._replace(ceiling=ceiling) for s in (made, expected))
+                written = reference.elements(expected)
+                self.assert_same_with_top(self.backend.elements(made), written)
+                if ceiling is not None:
+                    passed = self.backend.relu_passed(made)
+                    assert torch.equal(passed.cpu(), reference.relu_passed(expected))
+                for bits, exponents, random in (
+                    (8, (), BITS),
+                    (8, (1, channels, 1, 1), BITS),
+                    (4, (1, channels // 2, 1, 1), None),
+                    (12, (1, channels, 1, 1), BITS),
+                    (16, (), None),
+                ):
+                    mapped = self.backend.quantize(made, bits, random, None, exponents)
+                    same = reference.quantize(written, bits, random, None, exponents)
+                    assert_same_fixed_point(mapped, same)
+                other = torch.randn(x.mantissa.shape)
+                there = moved(other, self.device)
+                for a, b, e, f in (
+                    (made, made, expected, expected),
+                    (there, made, other, expected),
+                ):
+                    actual = self.backend.add(a, b, 16, BITS)
+                    self.assert_same_with_top(actual, reference.add(e, f, 16, BITS))
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)
@@ -411,10 +484,15 @@ class Comparison:
             mean, var = torch.randn(channels), torch.rand(2 * channels)[::2]
             expected = mean.clone(), var.clone()
             mean, var = moved(mean, self.device), moved(var, self.device)
-            self.run('update_running', mean, var, x, sums, count, momentum)
             reference.update_running(*expected, x, sums, count, momentum)
-            assert_same(mean, expected[0])
-            assert_same(var.contiguous(), expected[1])
+            also = mean.clone(), var.repeat_interleave(2)[::2], torch.tensor(7, device=self.device)
+            running = Running(*also[:2], momentum, also[2])
+            self.run('batch_norm', x, sums, count, None, None, EPS, running)
+            assert also[2] == 8
+            self.run('update_running', mean, var, x, sums, count, momentum)
+            for of in ((mean, var), also):
+                assert_same(of[0], expected[0])
+                assert_same(of[1].contiguous(), expected[1])
 
     def frozen_norm(self, x, grad):
         channels = x.mantissa.shape[1]

@@ -129,10 +129,13 @@ INTEGER: dict[str, Rule] = {
     'plane_sums': _each('norm', 'x'),
     'plane_products': _each('norm', 'x'),
     'batch_norm': _each('norm', 'x'),
+    'batch_norm_source': _each('norm', 'x'),
     'batch_norm_grad': _each('norm', 'x'),
     'frozen_norm': _each('norm', 'x'),
+    'frozen_norm_source': _each('norm', 'x'),
     'frozen_norm_grad': _each('norm', 'grad'),
     'group_norm': _each('norm', 'x'),
+    'group_norm_source': _each('norm', 'x'),
     'group_norm_grad': _each('norm', 'x'),
     'layer_norm': _each('norm', 'x', 2),
     'layer_norm_grad': _each('norm', 'x', 2),
@@ -152,7 +155,7 @@ FLOAT: dict[str, Rule] = {'max_pool2d_grad': _max_pool2d_grad}
 # The mapping, what compares and moves, what is done once a channel, what is no arithmetic.
 NO_MULTIPLY_ADDS = frozenset(
     """
-    quantize dequantize relu relu_grad max_pool2d
-    batch_norm_weight_grad frozen_norm_weight_grad update_running check
+    quantize dequantize elements relu relu_grad relu_passed max_pool2d
+    frozen_norm_weight_grad update_running check
     """.split()
 )

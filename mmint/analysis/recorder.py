@@ -16,6 +16,7 @@ from .float_operations import elements, is_exact, multiply_adds, name_of
 from .integer_operations import Rule, bind, rule_for
 from .reasons import Origins, Place, Why, counts, explain, place_of, reason_of_operator
 from .report import FloatOperation, Report
+from .traffic import bytes_moved
 
 
 class Recorder(TorchDispatchMode):
@@ -79,10 +80,11 @@ class Recorder(TorchDispatchMode):
             self._origins.add(place, Why(None))
         if name == 'quantize':
             self.report.add_mapping(out.exponent.numel())
-        rule = self._rules[name]
+        rule, call = self._rules[name], bind(operation, args, kwargs, out)
+        self.report.add_traffic(bytes_moved(name, call))
         if rule is not None:
             count, arithmetic = rule
-            kind, work = count(bind(operation, args, kwargs, out))
+            kind, work = count(call)
             if arithmetic == 'integer':
                 if counts(kind, place):
                     self.report.add_integer(phase, kind, work)

@@ -6,6 +6,8 @@
     multiply_adds       {kind: {phase: {'integer': int, 'float': int}}}
     shares              {kind: integer part, 0 to 1, or None where it has no multiply-adds}
     mappings            {'free': tensors mapped at several exponents, 'tensor': at one}
+    bytes_between_layers  {'integer': int, 'float32': int}: what operations read and wrote of
+                        activations and their gradients (`mmint.analysis.traffic`)
     float_operations    the float arithmetic that remains, a list, most elements first, of
         phase           'forward', 'backward' or 'optimizer'
         reason          why it is there: 'loss', 'softmax', 'box coding', ...; 'other' if unknown
@@ -31,6 +33,7 @@ from typing import Any
 
 from ..numerics.fixed_point import EXPONENTS, FREE, ONE_A_TENSOR
 from .float_operations import KINDS
+from .traffic import FLOAT32, INTEGER
 
 PHASES = ('forward', 'backward', 'optimizer')
 ARITHMETICS = ('integer', 'float')
@@ -57,6 +60,7 @@ class Report:
         self._integer: dict[tuple[str, str], int] = defaultdict(int)
         self._float: dict[tuple[str | None, ...], FloatOperation] = {}
         self.mappings = dict.fromkeys(EXPONENTS, 0)
+        self.bytes_between_layers = dict.fromkeys((INTEGER, FLOAT32), 0)
 
     def add_integer(self, phase: str, kind: str, multiply_adds: int) -> None:
         """Counts a call of an integer function."""
@@ -65,6 +69,11 @@ class Report:
     def add_mapping(self, exponents: int) -> None:
         """Counts a tensor that was mapped to integers with so many exponents."""
         self.mappings[FREE if exponents > 1 else ONE_A_TENSOR] += 1
+
+    def add_traffic(self, moved: dict[str, int]) -> None:
+        """Counts bytes that went between layers."""
+        for form, size in moved.items():
+            self.bytes_between_layers[form] += size
 
     def add_float(self, operation: FloatOperation) -> None:
         """Counts a call, or calls, of a float operator."""
@@ -107,6 +116,7 @@ class Report:
             },
             shares={kind: self.share([kind]) for kind in KINDS},
             mappings=self.mappings,
+            bytes_between_layers=self.bytes_between_layers,
             float_operations=[asdict(operation) for operation in self.float_operations],
         )
 
@@ -115,7 +125,11 @@ class Report:
         headline = f'{_percent(self.share())} of the multiply-adds are integer'
         free, mapped = self.mappings[FREE], sum(self.mappings.values())
         exponents = f'{free} of {mapped} mapped tensors have several exponents, the others one'
-        return f'{headline}\n{exponents}\n\n{self._kinds_table()}\n\n{self._reasons_table()}'
+        integer, float32 = (_short(size) for size in self.bytes_between_layers.values())
+        moved = f'{integer}B of integers and {float32}B of float32 move between layers'
+        return (
+            f'{headline}\n{exponents}\n{moved}\n\n{self._kinds_table()}\n\n{self._reasons_table()}'
+        )
 
     def _kinds_table(self) -> str:
         rows = [

@@ -15,16 +15,20 @@ from ..numerics import NonFiniteError
 from . import reference
 from .contract import Backend
 from .geometry import Geometry, Places, Pooling, RoISampling, Windows
+from .mapping import Mapping
+from .running import Running
 from .update import Update
 from .watching import seen, watched
 
 __all__ = [
     'Backend',
     'Geometry',
+    'Mapping',
     'NonFiniteError',
     'Places',
     'Pooling',
     'RoISampling',
+    'Running',
     'Update',
     'Windows',
     'backend_for',

@@ -10,19 +10,23 @@ on a GPU, where nothing waits for the device, it goes on with zeros and `Backend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..numerics import FixedPoint, RandomBits
+from .activation import Activations
 from .geometry import Geometry, Pooling, Windows
 from .interpolation import Interpolation
+from .mapping import Mapping
+from .running import Running
+from .source import Source, Sources
 from .update import Update
 
 
-class Backend(Interpolation, Protocol):
+class Backend(Activations, Interpolation, Sources, Protocol):
     """The integer operations on one kind of device.
 
     Attributes:
@@ -33,11 +37,15 @@ class Backend(Interpolation, Protocol):
     name: str
     planes_last: bool
 
+    @property
+    def quantize_all(self) -> Callable[[Sequence[Mapping]], list[FixedPoint]] | None:
+        """`quantize` of several tensors with elements; None where one by one is as fast."""
+
     # ---- mapping ----
 
     def quantize(
         self,
-        x: Tensor,
+        x: Tensor | Source,
         bits: int,
         random: RandomBits | None,
         largest: int | Tensor | None = None,
@@ -46,7 +54,7 @@ class Backend(Interpolation, Protocol):
         """Linear mapping of a float32 tensor of any shape to fixed point.
 
         Args:
-            x: float32.
+            x: float32, or what makes its elements, where no exponents differ within a plane.
             bits: width of a mantissa, 4..16.
             largest: bit patterns of magnitudes that none exceeds of those that share an exponent,
                 here and elsewhere: an int, or an int32 tensor of one for each exponent; the
@@ -146,8 +154,8 @@ class Backend(Interpolation, Protocol):
 
     def add(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Tensor | Source,
+        y: Tensor | Source,
         bits: int,
         random: RandomBits | None,
         inplace: bool = False,
@@ -155,7 +163,8 @@ class Backend(Interpolation, Protocol):
         """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
 
         Args:
-            inplace: whether the sum replaces ``x``.
+            x, y: float32, or what makes their elements.
+            inplace: whether the sum replaces ``x``, which lies in memory.
 
         Raises:
             ValueError: if they are not of one shape and float32.
@@ -164,11 +173,15 @@ class Backend(Interpolation, Protocol):
 
     # ---- norms ----
 
-    def plane_sums(self, x: FixedPoint) -> Tensor:
-        """Sums of ``x`` (N, C, ...) and of its squares over each plane: int64 (2, N, C), exact."""
+    def plane_sums(self, x: FixedPoint, joined: bool = False) -> Tensor:
+        """Sums of ``x`` (N, C, ...) and of its squares over each plane: int64 (2, N, C), exact.
 
-    def plane_products(self, grad: FixedPoint, x: FixedPoint) -> Tensor:
-        """Sums of ``grad`` and of ``grad * x`` over each plane: int64 (2, N, C), exact."""
+        Args:
+            joined: whether planes of all images are one, the sums (2, C).
+        """
+
+    def plane_products(self, grad: FixedPoint, x: FixedPoint, joined: bool = False) -> Tensor:
+        """Sums of ``grad`` and of ``grad * x`` over each plane, as `plane_sums`."""
 
     def batch_norm(
         self,
@@ -178,6 +191,7 @@ class Backend(Interpolation, Protocol):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
+        running: Running | None = None,
     ) -> Tensor:
         """Batch norm of ``x`` (N, C, ...) with the statistics of the batch, as float32.
 
@@ -185,12 +199,13 @@ class Backend(Interpolation, Protocol):
         channel.
 
         Args:
-            sums: int64 (2, C): `plane_sums` summed over images, and over processes.
+            sums: int64 (2, C): `plane_sums` of all images, summed over processes.
             count: how many elements of a channel were summed.
             weight, bias: float32 (C,), or None for 1 and 0.
+            running: updated as by `update_running`, and its batch counted.
 
         Raises:
-            NonFiniteError: if ``weight`` or ``bias`` is infinite or not a number.
+            NonFiniteError: if a parameter or statistic is infinite or not a number.
         """
 
     def batch_norm_grad(
@@ -202,27 +217,13 @@ class Backend(Interpolation, Protocol):
         count: int,
         weight: Tensor | None,
         eps: float,
-    ) -> Tensor:
-        """Gradient of `batch_norm` for its input, of its shape, as float32.
+        own: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `batch_norm` for input, weight and bias, as float32.
 
         Args:
-            products: int64 (2, C): `plane_products` summed over images, and over processes.
-        """
-
-    def batch_norm_weight_grad(
-        self,
-        grad: FixedPoint,
-        x: FixedPoint,
-        sums: Tensor,
-        products: Tensor,
-        count: int,
-        eps: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of `batch_norm` for weight and bias, float32 (C,).
-
-        Args:
-            grad, x: what was summed; only their exponents count.
-            products: as for `batch_norm_grad`, but of this process's images alone.
+            products: int64 (2, C): `plane_products` of all images, summed over processes.
+            own: those of this process alone, which weight and bias get; ``products`` unless given.
         """
 
     def update_running(
@@ -281,7 +282,7 @@ class Backend(Interpolation, Protocol):
 
         Args:
             grad, x: what was summed; only their exponents count.
-            products: int64 (2, C): `plane_products` summed over images.
+            products: int64 (2, C): `plane_products` of all images.
         """
 
     def group_norm(
@@ -346,16 +347,7 @@ class Backend(Interpolation, Protocol):
         ``grad`` has one exponent, since the parameters' gradients are sums over rows.
         """
 
-    # ---- activation and pooling ----
-
-    def relu(self, x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
-        """ReLU of float32 ``x``, and which elements are positive.
-
-        That is uint8, element i in bit i % 8 of byte i / 8. NaN stays NaN, as in PyTorch.
-        """
-
-    def relu_grad(self, grad: Tensor, positive: Tensor) -> Tensor:
-        """Gradient of `relu` for its input: ``grad`` where the element was positive."""
+    # ---- pooling ----
 
     def max_pool2d(self, x: Tensor, pooling: Pooling) -> tuple[Tensor, Tensor]:
         """Max pooling of float32 ``x`` (N, C, H, W), and where in its window each maximum lies.

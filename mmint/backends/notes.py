@@ -15,7 +15,7 @@ from torch import Tensor
 def note(x: Tensor, name: str, value: Any) -> None:
     """Notes ``value`` of ``x`` under ``name``; not in inference mode, where changes do not show."""
     if not x.is_inference():
-        setattr(x, f'_mmint_{name}', (value, x._version, x.data_ptr()))
+        setattr(x, f'_mmint_{name}', (value, *_state(x)))
 
 
 def noted(x: Tensor, name: str) -> Any:
@@ -23,4 +23,9 @@ def noted(x: Tensor, name: str) -> Any:
     if x.is_inference():
         return None
     value, *state = getattr(x, f'_mmint_{name}', (None,))
-    return value if state == [x._version, x.data_ptr()] else None
+    return value if state == _state(x) else None
+
+
+def _state(x: Tensor) -> list[int]:
+    """What changes where ``x`` does. A subclass that makes its address when asked has none yet."""
+    return [x._version, x.data_ptr() if type(x).data_ptr is Tensor.data_ptr else 0]

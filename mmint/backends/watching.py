@@ -41,6 +41,8 @@ class _Watched:
     def __init__(self, backend: Backend, observer: Observer) -> None:
         self._backend, self._observer = backend, observer
 
+    quantize_all = None  # each mapping is seen
+
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._backend, name)
         if name not in OPERATIONS:

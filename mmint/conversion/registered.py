@@ -36,6 +36,7 @@ _integer_layers: dict[type[nn.Module] | str, type[nn.Module]] = {
     nn.LayerNorm: layers.IntLayerNorm,
     'torchvision.models.convnext.LayerNorm2d': layers.IntLayerNorm2d,
     nn.ReLU: layers.CompactReLU,
+    nn.ReLU6: layers.CompactReLU6,
     nn.MaxPool2d: layers.CompactMaxPool2d,
     'mmcv.ops.roi_align.RoIAlign': layers.IntRoIAlign,
     'torchvision.ops.roi_align.RoIAlign': layers.IntRoIAlign,

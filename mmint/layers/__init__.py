@@ -26,12 +26,13 @@ from .norm import (
     IntLayerNorm2d,
     IntSyncBatchNorm,
 )
-from .relu import CompactReLU
+from .relu import CompactReLU, CompactReLU6
 from .roi_align import IntRoIAlign
 
 __all__ = [
     'CompactMaxPool2d',
     'CompactReLU',
+    'CompactReLU6',
     'IntBatchNorm',
     'IntBatchNorm1d',
     'IntBatchNorm2d',

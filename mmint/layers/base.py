@@ -12,6 +12,7 @@ from ..ops import Mapper
 from ..ops.exporting import cannot_be_exported, check_not_exported
 from ..ops.run import Site, current_run
 from ..ops.weights import Weights, map_weight
+from .ahead import next_weights
 
 DEFAULT_BITS = 8
 
@@ -64,29 +65,34 @@ class IntLayer(nn.Module):
 
     def mapped_weight(self, output_axis: int = 0, groups: int = 1) -> Weights:
         """The weight as of `map_weight`; in training it is mapped once an iteration."""
-        run = current_run
-        weight: Any = self.weight
+        weight: Any = self.weight  # once: it may be computed
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
-        lasts = self.training and run.has_iterations
-        state: tuple[Any, ...] = ()
-        if lasts:
-            state = (
-                weight._version,
-                weight.data_ptr(),
-                weight.device,
-                run.moment(),
-                self.bits,
-                run.begun,  # a replay changes weights and leaves no other trace
-                replays.capturing(),
-                run.gradients_enabled(),
-            )
-            if self._mapped is not None and self._mapped[0] == state:
-                return self._mapped[1]
-        call = run.next_call(self.site.number, Role.WEIGHT)
-        mapper = Mapper(self.site, self.bits, self.training, call, self.exponents)
-        mapped = map_weight(weight, mapper, output_axis, groups)
-        self._mapped = (state, mapped) if lasts else None
-        return mapped
+        if not (self.training and current_run.has_iterations):
+            self._mapped = None
+            mapper = self.weight_mapper(current_run.next_call(self.site.number, Role.WEIGHT))
+            return map_weight(weight, mapper, output_axis, groups)
+        state = self.weight_state(weight)
+        if self._mapped is None or self._mapped[0] != state:
+            self._mapped = state, next_weights(self, weight, state, output_axis, groups)
+        return self._mapped[1]
+
+    def weight_mapper(self, call: int) -> Mapper:
+        """The mapper of the weight in its call of this number."""
+        return Mapper(self.site, self.bits, self.training, call, self.exponents)
+
+    def weight_state(self, weight: Tensor) -> tuple[Any, ...]:
+        """What the mapped weight depends on, in training and but for the call."""
+        run = current_run
+        return (
+            weight._version,
+            weight.data_ptr(),
+            weight.device,
+            run.moment(),
+            self.bits,
+            run.begun,  # a replay changes weights and leaves no other trace
+            replays.capturing(),
+            run.gradients_enabled(),
+        )
 
     def check_input(self, x: Tensor, dims: tuple[int, ...], channel_dim: int, size: int) -> None:
         """Checks the input's device, number of dimensions and channels.

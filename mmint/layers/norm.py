@@ -69,11 +69,12 @@ class IntBatchNorm(IntNorm, _BatchNorm):
             return frozen_norm(x, *statistics, self.weight, self.bias, self.eps, mapper)
         running = None
         if self.training and self.track_running_stats:
-            self.num_batches_tracked.add_(1)
             momentum = self.momentum
             if momentum is None:  # a plain average over all batches
-                momentum = 1 / int(self.num_batches_tracked)
-            running = Running(self.running_mean, self.running_var, momentum)
+                momentum = 1 / (1 + int(self.num_batches_tracked))
+            running = Running(
+                self.running_mean, self.running_var, momentum, self.num_batches_tracked
+            )
         group = self.statistics_group()
         return batch_norm(x, self.weight, self.bias, running, self.eps, mapper, group)
 

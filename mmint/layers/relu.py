@@ -1,10 +1,11 @@
-"""ReLU, exact as it is, that here keeps less for the backward pass."""
+"""ReLU and ReLU6, exact as they are, that here keep less for the backward pass."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ..ops.deferred import is_source
 from ..ops.opaque import opaque
 from ..ops.relu import relu
 
@@ -15,6 +16,18 @@ class CompactReLU(nn.ReLU):
     @opaque
     def forward(self, x: Tensor) -> Tensor:
         """See `torch.nn.ReLU`."""
-        if not (x.requires_grad and torch.is_grad_enabled() and x.dtype == torch.float32):
-            return super().forward(x)
-        return relu(x, self.inplace)
+        return relu(x, self.inplace) if _is_ours(x) else super().forward(x)
+
+
+class CompactReLU6(nn.ReLU6):
+    """`torch.nn.ReLU6` that keeps one bit an element for the backward pass."""
+
+    @opaque
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.ReLU6`."""
+        return relu(x, self.inplace, self.max_val) if _is_ours(x) else super().forward(x)
+
+
+def _is_ours(x: Tensor) -> bool:
+    has_gradient = x.requires_grad and torch.is_grad_enabled() and x.dtype == torch.float32
+    return has_gradient or is_source(x)

@@ -20,6 +20,7 @@ from torch.autograd import Function
 from ..backends.magnitudes import known_magnitude, remember_magnitude
 from ..backends.notes import note, noted
 from ..numerics import Role
+from .deferred import alias_of
 from .derivative import first_derivative
 from .mapper import Mapper
 
@@ -70,7 +71,7 @@ class _Fork(Function):
         chain.splits += 1
         ctx.mapper, ctx.role = mapper, role
         ctx.chain, ctx.place = weakref.ref(chain), chain.splits
-        return x.data, x.data  # a view would keep its base, and so itself, alive
+        return alias_of(x), alias_of(x)  # a view would keep its base, and so itself, alive
 
     @staticmethod
     @first_derivative

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..backends import Backend, NonFiniteError, backend_for, replays
+from ..backends import Backend, Mapping, NonFiniteError, backend_for, replays
 from ..backends.errors import naming
+from ..backends.source import Source
 from ..numerics import FREE, FixedPoint, RandomBits, Role
+from .deferred import Deferred, source_of, written
 from .run import Moment, Site, current_run
 
 # Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
@@ -51,12 +55,12 @@ class Mapper:
 
     def __call__(
         self,
-        x: Tensor,
+        x: Tensor | Source,
         role: Role,
         exponents: tuple[int, ...] = (),
         top: int | Tensor | None = None,
     ) -> FixedPoint:
-        """Maps float32 ``x`` to fixed point.
+        """Maps float32 ``x``, or what makes its elements, to fixed point.
 
         Args:
             exponents: the shape that they have where they are free, as in `Backend.quantize`.
@@ -66,6 +70,24 @@ class Mapper:
             TypeError: if ``x`` is not float32.
             NonFiniteError: if an element is infinite or not a number.
         """
+        source = source_of(x) if isinstance(x, Tensor) else x
+        bits, random, exponents, not_finite = self._told(x, role, exponents)
+        with naming(not_finite):
+            return self.backend(x).quantize(source, bits, random, top, exponents)
+
+    def mapping(
+        self, x: Tensor, role: Role, exponents: tuple[int, ...] = (), turned: bool = False
+    ) -> Mapping:
+        """What a backend is told to map ``x``; see `Mapping` for ``turned``.
+
+        Raises:
+            TypeError: if ``x`` is not float32.
+        """
+        return Mapping(written(x), *self._told(x, role, exponents), turned)
+
+    def _told(
+        self, x: Tensor | Source, role: Role, exponents: tuple[int, ...]
+    ) -> tuple[int, RandomBits | None, tuple[int, ...], Callable[[], NonFiniteError]]:
         if x.dtype != torch.float32:
             raise TypeError(
                 f'{self.site.name} was given {_article(role)} of {x.dtype}, torch.float32 is '
@@ -73,8 +95,7 @@ class Mapper:
             )
         if self.exponents != FREE or math.prod(exponents) == 1:
             exponents = ()
-        with naming(lambda: self.not_finite(role)):
-            return self.backend(x).quantize(x, self.bits, self.random(role), top, exponents)
+        return self.bits, self.random(role), exponents, functools.partial(self.not_finite, role)
 
     def add(self, x: Tensor, y: Tensor, role: Role, inplace: bool = False) -> Tensor:
         """The integer sum of float32 ``x`` and ``y``, of one shape; in place, it replaces ``x``.
@@ -83,9 +104,12 @@ class Mapper:
             NonFiniteError: if an element is infinite or not a number.
         """
         with naming(lambda: self.not_finite(role)):
-            return self.backend(x).add(x, y, SUM_BITS, self.random(role), inplace)
+            left, right, random = source_of(x), source_of(y), self.random(role)
+            if inplace and isinstance(x, Deferred) and isinstance(left, Source):
+                return x.replace(self.backend(x).add(left, right, SUM_BITS, random))
+            return self.backend(x).add(left, right, SUM_BITS, random, inplace)
 
-    def backend(self, x: Tensor) -> Backend:
+    def backend(self, x: Tensor | Source) -> Backend:
         """The backend for the device of ``x``."""
         return backend_for(x.device)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..backends import Pooling, backend_for
+from .deferred import written
 from .derivative import first_derivative
 
 
@@ -19,7 +20,7 @@ def max_pool2d(x: Tensor, pooling: Pooling) -> Tensor:
 class _MaxPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pooling: Pooling) -> Tensor:
-        out, place = backend_for(x.device).max_pool2d(x, pooling)
+        out, place = backend_for(x.device).max_pool2d(written(x), pooling)
         ctx.save_for_backward(place)
         ctx.size, ctx.pooling = tuple(x.shape), pooling
         return out

@@ -13,30 +13,24 @@ rows.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 
-from ..backends import NonFiniteError
+from ..backends import NonFiniteError, Running
 from ..backends.errors import naming
 from ..backends.magnitudes import known_magnitude
 from ..numerics import FREE, FixedPoint, Role
+from .deferred import deferred, deferring
 from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .planes import map_planes
+from .scope import current_place
 from .sharing import shared
-
-
-class Running(NamedTuple):
-    """Running statistics to update in place: float32 (C,), and how far towards the batch's."""
-
-    mean: Tensor
-    var: Tensor
-    momentum: float
 
 
 def batch_norm(
@@ -61,10 +55,11 @@ def batch_norm(
         ValueError: if there is but one value a channel.
     """
     if group is None and x.numel() == 0:  # no statistics, so any will do
+        if running is not None and running.batches is not None:
+            running.batches.add_(1)
         zero, one = x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
         return frozen_norm(x, zero, one, weight, bias, eps, mapper)
-    statistics = {} if running is None else dict(running_mean=running.mean, running_var=running.var)
-    _check_dtypes(mapper, weight=weight, bias=bias, **statistics)
+    _check_dtypes(mapper, weight=weight, bias=bias, **_statistics(running))
     out = _BatchNorm.apply(use(x, mapper), weight, bias, running, eps, mapper, group)
     return shared(out, mapper, weight, bias)
 
@@ -115,8 +110,7 @@ def instance_norm(
             f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, more than 1 value '
             'per channel and image is accepted: use larger images'
         )
-    statistics = {} if running is None else dict(running_mean=running.mean, running_var=running.var)
-    _check_dtypes(mapper, weight=weight, bias=bias, **statistics)
+    _check_dtypes(mapper, weight=weight, bias=bias, **_statistics(running))
     out = _GroupNorm.apply(use(x, mapper), x.shape[1], weight, bias, running, eps, mapper)
     return shared(out, mapper, weight, bias)
 
@@ -151,7 +145,7 @@ class _BatchNorm(Function):
         exponents = 1, x.shape[1]
         mapped = map_planes(x, Role.INPUT, mapper, exponents, _joint_top(x, group, mapper))
         backend = mapper.backend(x)
-        sums = backend.plane_sums(mapped).sum(1)
+        sums = backend.plane_sums(mapped, joined=True)
         count = x.numel() // x.shape[1]
         if group is not None:
             counted = torch.cat([sums.flatten(), sums.new_tensor([count])])
@@ -164,12 +158,12 @@ class _BatchNorm(Function):
             )
         _keep(ctx, mapper, eps, mapped, sums, weight)
         ctx.count, ctx.group = count, group
-        if running is not None:
-            mean, var, momentum = running
-            with _naming_not_finite(mapper, running_mean=mean, running_var=var):
-                backend.update_running(mean, var, mapped, sums, count, momentum)
-        with _naming_not_finite(mapper, weight=weight, bias=bias):
-            return backend.batch_norm(mapped, sums, count, weight, bias, eps)
+        with _naming_not_finite(mapper, weight=weight, bias=bias, **_statistics(running)):
+            if _waits(x):
+                return deferred(
+                    backend.batch_norm_source(mapped, sums, count, weight, bias, eps, running)
+                )
+            return backend.batch_norm(mapped, sums, count, weight, bias, eps, running)
 
     @staticmethod
     @first_derivative
@@ -178,18 +172,13 @@ class _BatchNorm(Function):
         backend = mapper.backend(grad)
         top = _joint_top(grad, ctx.group, mapper)
         mapped = map_planes(grad, Role.GRADIENT, mapper, (1, grad.shape[1]), top)
-        products = backend.plane_products(mapped, x).sum(1)
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        dx = dweight = dbias = None
-        if needs_weight or needs_bias:  # of this process: they are averaged as all parameters are
-            dweight, dbias = backend.batch_norm_weight_grad(
-                mapped, x, sums, products, ctx.count, eps
-            )
-        if needs_x:
-            if ctx.group is not None:
-                dist.all_reduce(products, group=ctx.group)
-            dx = backend.batch_norm_grad(mapped, x, sums, products, ctx.count, weight, eps)
-        return dx, dweight if needs_weight else None, dbias if needs_bias else None, *[None] * 4
+        products = own = backend.plane_products(mapped, x, joined=True)
+        if ctx.group is not None:  # parameters' gradients are averaged, as they all are
+            products = own.clone()
+            dist.all_reduce(products, group=ctx.group)
+        grads = backend.batch_norm_grad(mapped, x, sums, products, ctx.count, weight, eps, own)
+        needs = ctx.needs_input_grad[:3]
+        return *(g if n else None for g, n in zip(grads, needs, strict=True)), *[None] * 4
 
 
 class _FrozenNorm(Function):
@@ -210,7 +199,10 @@ class _FrozenNorm(Function):
         with _naming_not_finite(
             mapper, weight=weight, bias=bias, running_mean=mean, running_var=var
         ):
-            return mapper.backend(x).frozen_norm(mapped, mean, var, weight, bias, eps)
+            backend = mapper.backend(x)
+            if _waits(x):
+                return deferred(backend.frozen_norm_source(mapped, mean, var, weight, bias, eps))
+            return backend.frozen_norm(mapped, mean, var, weight, bias, eps)
 
     @staticmethod
     @first_derivative
@@ -223,7 +215,7 @@ class _FrozenNorm(Function):
         if needs_x:
             dx = backend.frozen_norm_grad(mapped, var, weight, eps)
         if needs_weight:
-            products = backend.plane_products(mapped, x).sum(1)
+            products = backend.plane_products(mapped, x, joined=True)
             dweight = backend.frozen_norm_weight_grad(mapped, x, products, mean, var, eps)
         if needs_bias:
             dbias = backend.channel_sum(mapped, 1)
@@ -249,8 +241,8 @@ class _GroupNorm(Function):
         sums = planes.view(2, images, groups, channels // groups).sum(3)
         _keep(ctx, mapper, eps, mapped, sums, weight)
         if running is not None:
-            mean, var, momentum = running
-            with _naming_not_finite(mapper, running_mean=mean, running_var=var):
+            mean, var, momentum, _ = running
+            with _naming_not_finite(mapper, **_statistics(running)):
                 for i, part in enumerate(_parts(momentum, images)):
                     of_image = planes[:, i].contiguous()
                     exponent = (
@@ -259,6 +251,8 @@ class _GroupNorm(Function):
                     one = mapped._replace(exponent=exponent)
                     backend.update_running(mean, var, one, of_image, x[0, 0].numel(), part)
         with _naming_not_finite(mapper, weight=weight, bias=bias):
+            if _waits(x):
+                return deferred(backend.group_norm_source(mapped, sums, weight, bias, eps))
             return backend.group_norm(mapped, sums, weight, bias, eps)
 
     @staticmethod
@@ -300,6 +294,12 @@ class _LayerNorm(Function):
         return *(g if n else None for g, n in zip(grads, needs, strict=True)), None, None
 
 
+def _waits(x: Tensor) -> bool:
+    """Whether the elements of the norm of ``x`` wait for who reads them."""
+    inside = current_place() is not None
+    return inside and x.dim() == 4 and x.numel() > 0 and deferring()
+
+
 def _parts(momentum: float, images: int) -> list[float]:
     """How far running statistics move towards each image's, so that all count alike in the end.
 
@@ -333,6 +333,8 @@ def _joint_top(x: Tensor, group: dist.ProcessGroup | None, mapper: Mapper) -> Te
         return None
     channels = x.shape[1] if mapper.exponents == FREE else 1
     top = known_magnitude(x) if channels == 1 else None
+    if isinstance(top, Tensor):
+        top = top.max()
     if top is None:
         magnitudes = x.contiguous().view(torch.int32) & 0x7FFFFFFF
         planes = magnitudes.reshape(len(x), channels, -1)
@@ -340,6 +342,11 @@ def _joint_top(x: Tensor, group: dist.ProcessGroup | None, mapper: Mapper) -> Te
     top = torch.as_tensor(top, dtype=torch.int32, device=x.device).clone()
     dist.all_reduce(top, dist.ReduceOp.MAX, group=group)
     return top
+
+
+def _statistics(running: Running | None) -> dict[str, Tensor]:
+    """Running statistics under the names of their buffers."""
+    return {} if running is None else dict(running_mean=running.mean, running_var=running.var)
 
 
 def _check_dtypes(mapper: Mapper, **tensors: Tensor | None) -> None:

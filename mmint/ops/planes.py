@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..numerics import FixedPoint, Role
+from .deferred import source_of
 from .mapper import Mapper
 
 
@@ -23,10 +24,11 @@ def map_planes(
         exponents: how many along images and channels, where they are free.
         top: as for `Mapper`.
     """
-    planes = x if x.dim() == 2 else x.flatten(2)
-    if planes.dim() == 3 and mapper.backend(x).planes_last:
-        planes = planes.unsqueeze(3)  # an image, which backends keep channels-last
-    mantissa, exponent, bits = mapper(planes, role, (*exponents, *[1] * (planes.dim() - 2)), top)
+    size = *x.shape[:2], *([x.shape[2:].numel()] if x.dim() > 2 else [])
+    if len(size) == 3 and mapper.backend(x).planes_last:
+        size = *size, 1  # an image, which backends keep channels-last
+    planes = source_of(x).reshape(size)
+    mantissa, exponent, bits = mapper(planes, role, (*exponents, *[1] * (len(size) - 2)), top)
     if exponent.dim():
         exponent = exponent.view(*exponents, *[1] * (x.dim() - 2))
     return FixedPoint(mantissa.view(x.shape), exponent, bits)

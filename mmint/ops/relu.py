@@ -1,7 +1,11 @@
-"""ReLU whose saved state is a bit an element: exact as it is."""
+"""ReLU and ReLU6 whose saved state is a bit an element: exact as they are.
+
+Of a deferred tensor they wait with it.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -9,29 +13,41 @@ from torch.autograd import Function
 
 from ..backends import backend_for
 from ..backends.magnitudes import known_magnitude
+from ..backends.source import Source
+from .deferred import Deferred, deferred, source_of, written
 from .derivative import first_derivative
 from .noting import apply_noting_magnitude
 
 
-def relu(x: Tensor, inplace: bool) -> Tensor:
-    """ReLU of float32 ``x`` of any shape."""
-    return apply_noting_magnitude(_ReLU, x, inplace)
+def relu(x: Tensor, inplace: bool, ceiling: float = math.inf) -> Tensor:
+    """ReLU of float32 ``x`` of any shape, cut at ``ceiling``."""
+    return apply_noting_magnitude(_ReLU, x, inplace, ceiling)
 
 
 class _ReLU(Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, inplace: bool, magnitudes: list[int | Tensor | None]
+        ctx: Any, x: Tensor, inplace: bool, ceiling: float, magnitudes: list[int | Tensor | None]
     ) -> Tensor:
-        out, positive = backend_for(x.device).relu(x, inplace)
+        backend, source, passed = backend_for(x.device), source_of(x), None
+        if isinstance(source, Source) and source.ceiling is None:
+            source = source._replace(ceiling=ceiling)
+            if ctx.needs_input_grad[0]:
+                passed = backend.relu_passed(source)
+            if inplace:
+                assert isinstance(x, Deferred)
+                x.replace(source)
+            out = x if inplace else deferred(source)
+        else:
+            out, passed = backend.relu(written(x), inplace, ceiling)
         if inplace:
             ctx.mark_dirty(out)
-        ctx.save_for_backward(positive)
+        ctx.save_for_backward(passed)
         magnitudes.append(known_magnitude(out))
         return out
 
     @staticmethod
     @first_derivative
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (positive,) = ctx.saved_tensors
-        return backend_for(grad.device).relu_grad(grad, positive), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (passed,) = ctx.saved_tensors
+        return backend_for(grad.device).relu_grad(grad, passed), None, None, None

@@ -20,6 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..numerics import FREE, Role, check_bits, check_exponents
+from .deferred import plain
 from .exporting import cannot_be_exported, check_not_exported
 from .mapper import Mapper
 from .registry import integer_version
@@ -53,16 +54,22 @@ class ForwardScope:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The stock forward pass, within this scope, and not traced by `torch.compile`.
 
+        Nothing deferred goes into a module that stays in float, or leaves the outermost one.
+
         Raises:
             RuntimeError: if the model is being exported.
         """
         check_not_exported(self.site.name, *args, *kwargs.values())
         outer = current_place()
         training = self.module.training if outer is None else outer.training
+        if self.bits is None:
+            args, kwargs = plain((args, kwargs))
         with entered(Place(self, training)):
             if self.own is not None:
-                return self.own(*args, **kwargs)
-            return type(self.module).forward(self.module, *args, **kwargs)
+                out = self.own(*args, **kwargs)
+            else:
+                out = type(self.module).forward(self.module, *args, **kwargs)
+        return plain(out) if outer is None else out
 
     def __getattr__(self, name: str) -> Any:
         if name in ('__code__', '__globals__'):  # asked for by what exports

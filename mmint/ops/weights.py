@@ -7,10 +7,13 @@ with one for each input channel. A weight of several groups is mapped once, with
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from ..backends import Mapping, backend_for
+from ..backends.errors import naming
 from ..numerics import FREE, FixedPoint, Role
 from .mapper import Mapper, along_axis
 from .run import current_run
@@ -30,14 +33,36 @@ def map_weight(weight: Tensor, mapper: Mapper, output_axis: int = 0, groups: int
         output_axis: 0 or 1: that of output channels; the other one is that of input channels.
         groups: in which the channels of axis 0 are.
     """
+    return map_weights([mappings_of(weight, mapper, output_axis, groups)])[0]
+
+
+def map_weights(weights: Sequence[Sequence[Mapping]]) -> list[Weights]:
+    """Maps weights on one device, each as `mappings_of` says."""
+    mappings = [mapping for weight in weights for mapping in weight]
+    backend = backend_for(mappings[0].x.device)
+    if backend.quantize_all is not None and all(m.x.numel() for m in mappings):
+        made = iter(backend.quantize_all(mappings))
+    else:
+        made = map(_map_one, mappings)
+    each = [[next(made) for _ in weight] for weight in weights]
+    return [Weights(fixed[0], fixed[-1]) for fixed in each]
+
+
+def mappings_of(weight: Tensor, mapper: Mapper, output_axis: int, groups: int) -> list[Mapping]:
+    """That for the forward pass, and where there is another one, that for the input gradient."""
     if groups > 1 or mapper.exponents != FREE:
-        mapped = mapper(weight, Role.WEIGHT, along_axis(weight, 0, groups))
-        return Weights(mapped, mapped)
-    forward = mapper(
-        weight, Role.WEIGHT, along_axis(weight, output_axis, weight.shape[output_axis])
-    )
+        return [mapper.mapping(weight, Role.WEIGHT, along_axis(weight, 0, groups))]
+
+    def along(axis: int, role: Role) -> Mapping:
+        exponents = along_axis(weight, axis, weight.shape[axis])
+        return mapper.mapping(weight, role, exponents, turned=weight.dim() == 4 and axis == 1)
+
+    forward = along(output_axis, Role.WEIGHT)
     if not current_run.gradients_enabled():
-        return Weights(forward, forward)
-    axis = 1 - output_axis
-    exponents = along_axis(weight, axis, weight.shape[axis])
-    return Weights(forward, mapper(weight, Role.WEIGHT_OF_GRADIENT, exponents))
+        return [forward]
+    return [forward, along(1 - output_axis, Role.WEIGHT_OF_GRADIENT)]
+
+
+def _map_one(m: Mapping) -> FixedPoint:
+    with naming(m.not_finite):
+        return backend_for(m.x.device).quantize(m.x, m.bits, m.random, None, m.exponents)

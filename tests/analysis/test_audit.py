@@ -398,3 +398,20 @@ def test_the_command_audits_a_detector(tmp_path):
     reasons = {o['reason'] for o in report['float_operations']}
     assert {'loss', 'box coding', 'target assignment', 'RoI sampling'} <= reasons
     assert all(reason in done.stdout for reason in reasons)
+
+
+def test_what_a_norm_does_not_write_does_not_move_between_layers(monkeypatch):
+    """An element of 4 bytes: written and read by norm, ReLU and the mapping of the next layer."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    )
+    convert(model)
+    elements, moved = 2 * 4 * 8 * 8, []
+    for wish in ('0', '1'):
+        monkeypatch.setenv('MMINT_DEFER', wish)
+        with Recorder(model) as recorder:
+            model(torch.randn(2, 3, 8, 8)).sum().backward()
+        moved.append(recorder.report.to_json()['bytes_between_layers'])
+    written, deferred = moved
+    assert written['float32'] - deferred['float32'] == 4 * 4 * elements
+    assert deferred['integer'] - written['integer'] == elements  # read for ReLU's bits

@@ -14,13 +14,14 @@ def kernels():
 
 
 def arguments(**changed):
-    x, positive = torch.tensor([1.0, -2.0]), torch.empty(1, dtype=torch.uint8)
-    given = dict(x=x, out=torch.empty(2), positive=positive, n=2, threads=1)
+    x, passed = torch.tensor([1.0, -2.0]), torch.empty(1, dtype=torch.uint8)
+    infinity = 0x7F800000
+    given = dict(x=x, out=torch.empty(2), passed=passed, n=2, ceiling=infinity, threads=1)
     return {**given, **changed}
 
 
 def test_the_module_says_what_each_kernel_takes(kernels):
-    assert kernels.arguments['relu'] == ('x', 'out', 'positive', 'n', 'threads')
+    assert kernels.arguments['relu'] == ('x', 'out', 'passed', 'n', 'ceiling', 'threads')
     assert kernels.arguments['conv2d'] == kernels.arguments['conv2d_weight_grad']
     assert all(callable(getattr(kernels, name)) for name in kernels.arguments)
 
@@ -49,8 +50,8 @@ def test_a_wrong_argument_is_named(kernels, changed, message):
 
 def test_a_missing_argument_is_named(kernels):
     given = arguments()
-    del given['positive']
-    with pytest.raises(TypeError, match="relu was not given its argument 'positive'"):
+    del given['passed']
+    with pytest.raises(TypeError, match="relu was not given its argument 'passed'"):
         kernels.relu(**given)
     with pytest.raises(TypeError, match='relu takes its arguments by name'):
         kernels.relu(given['x'])

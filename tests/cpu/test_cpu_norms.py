@@ -12,7 +12,9 @@ from comparison import (
     adaptive,
     any_float32,
     assert_same,
+    freed,
     grid,
+    images_of,
     mantissas,
     norm_calls_not_finite,
     norm_cases,
@@ -205,6 +207,26 @@ def test_layer_norm(level):
 def test_norms_with_free_exponents(level, bits, grad_bits):
     torch.manual_seed(0)
     check.norms_with_free_exponents(bits, grad_bits)
+
+
+@pytest.mark.parametrize(
+    'shape, bits, exponent',
+    [
+        ((2, 6, 5, 7), 8, -9),
+        ((1, 4, 1, 1), 8, -140),
+        ((1, 34, 9, 16), 8, 60),
+        ((2, 2, 50, 65), 5, -9),
+        ((2, 4, 9, 11), 16, -9),
+    ],
+)
+def test_elements_that_are_made_where_they_are_read(level, shape, bits, exponent):
+    torch.manual_seed(0)
+    x, channels = images_of(shape, bits, exponent), shape[1]
+    if shape[0] == 2:
+        x = freed(x, (1, channels, 1, 1))
+    *affine, mean = torch.randn(3, channels)
+    sums = reference.plane_sums(x)
+    check.sources(x, sums, *affine, mean, torch.rand(channels))
 
 
 def test_layer_norm_of_one_element_that_differs(level):

@@ -289,7 +289,7 @@ def test_empty_products():
     for bias in (None, torch.randn(3)):
         assert products.conv2d(x, weight, geometry, bias).shape == (0, 3, 5, 5)
     out = products.conv2d_input_grad(grad, weight, (0, 4, 5, 5), geometry)
-    assert out.shape == (0, 4, 5, 5) and known_magnitude(out) == 0
+    assert out.shape == (0, 4, 5, 5) and not known_magnitude(out).any()
     total = products.conv2d_weight_grad(grad, x, (3, 4, 3, 3), geometry)
     assert_same(total, torch.zeros(3, 4, 3, 3))
     by_channel = geometry._replace(groups=4)

@@ -23,6 +23,7 @@ from comparison import (
     grid,
     mantissas,
     moved,
+    several_mappings,
     windows_of,
 )
 from torch import nn
@@ -78,6 +79,14 @@ def test_quantize_any_memory_layout():
     for view in views:
         expected = reference.quantize(view, 8, BITS)
         assert_same_fixed_point(cuda.quantize(on_gpu(view), 8, BITS), expected)
+
+
+def test_several_tensors_are_mapped_at_once():
+    mappings = list(several_mappings(GPU))
+    for m, actual in zip(mappings, cuda.quantize_all(mappings), strict=True):
+        expected = reference.quantize(m.x.cpu(), m.bits, m.random, None, m.exponents)
+        assert_same_fixed_point(actual, expected)
+    cuda.check(GPU)
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.int16, torch.int32, torch.int64])

@@ -1,4 +1,4 @@
-"""ReLU and max pooling: PyTorch's own bits, on every backend, with a bit and a byte of state."""
+"""ReLU, ReLU6, max pooling: PyTorch's bits, on every backend, with a bit and a byte of state."""
 
 import copy
 import random
@@ -37,15 +37,21 @@ def noted(x):
 def test_relu_and_its_gradient_have_the_same_bits_on_both_backends(numel, level):
     generator = torch.Generator().manual_seed(0)
     x, grad = special_values((numel,), generator), torch.randn(numel, generator=generator)
-    out, positive = reference.relu(x, inplace=False)
-    fast_out, fast_positive = cpu.relu(x, inplace=False)
+    out, passed = reference.relu(x, inplace=False)
+    fast_out, fast_passed = cpu.relu(x, inplace=False)
     assert same(out, torch.relu(x)) and same(fast_out, out)
-    assert torch.equal(fast_positive, positive) and len(positive) == (numel + 7) // 8
+    assert torch.equal(fast_passed, passed) and len(passed) == (numel + 7) // 8
     expected = torch.where(x > 0, grad, 0)
-    assert torch.equal(reference.relu_grad(grad, positive), expected)
-    fast = cpu.relu_grad(grad, positive)
+    assert torch.equal(reference.relu_grad(grad, passed), expected)
+    fast = cpu.relu_grad(grad, passed)
     assert torch.equal(fast, expected)
     assert noted(fast_out) and noted(fast)
+    out, passed = reference.relu(x, False, 1.0)
+    fast_out, fast_passed = cpu.relu(x, False, 1.0)
+    assert same(out, F.relu(x).clamp(max=1.0)) and same(fast_out, out) and noted(fast_out)
+    expected = torch.where((x > 0) & (x < 1), grad, 0)
+    assert torch.equal(fast_passed, passed)
+    assert torch.equal(cpu.relu_grad(grad, passed), expected)
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -80,6 +86,8 @@ def test_max_pooling_has_the_same_bits_on_both_backends(level):
     [
         nn.ReLU(),
         nn.ReLU(inplace=True),
+        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
         nn.MaxPool2d(3, 2, 1),
         nn.MaxPool2d(2, 2, ceil_mode=True),
         nn.MaxPool2d((3, 2), 1, 1),

@@ -10,12 +10,14 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..host.exponents import blocks
 from ..magnitudes import known_magnitude
+from ..source import Source
 from .library import ready
 from .operands import check_finite, random_words, with_exponents
+from .source import with_source
 
 
 def quantize(
-    x: Tensor,
+    x: Tensor | Source,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,
@@ -23,23 +25,25 @@ def quantize(
 ) -> FixedPoint:
     """As `Backend.quantize`; ``largest`` is looked for where none is given."""
     kernels = ready()
-    count, run = blocks(x.shape, exponents)
-    if largest is None and count == 1:
-        largest = known_magnitude(x)
+    shape = x.shape
+    count, run = blocks(shape, exponents)
+    if isinstance(x, Tensor):
+        if largest is None and count == 1:
+            largest = known_magnitude(x)
+        x = x.detach().contiguous()
     tops = None if largest is None else torch.as_tensor(largest, dtype=torch.int32).reshape(count)
-    x = x.detach().contiguous()
-    images, channels, pixels = 1, 1, x.numel()
-    if x.dim() == 4 and bits <= 8:
-        images, channels, height, width = x.shape
+    images, channels, pixels = 1, 1, shape.numel()
+    if len(shape) == 4 and bits <= 8:
+        images, channels, height, width = shape
         pixels = height * width
-        mantissa = torch.empty(x.shape, dtype=torch.int8, memory_format=torch.channels_last)
+        mantissa = torch.empty(shape, dtype=torch.int8, memory_format=torch.channels_last)
     else:
-        mantissa = torch.empty(x.shape, dtype=mantissa_dtype(bits))
+        mantissa = torch.empty(shape, dtype=mantissa_dtype(bits))
     exponent = torch.empty(exponents, dtype=torch.int32)
     check_finite(kernels.quantize(
-        x=x, out=mantissa, tops=tops, exponents=exponent, images=images, channels=channels,
-        pixels=pixels, bits=bits, count=count, run=run, **random_words(random),
-        threads=torch.get_num_threads(),
+        **with_source('x', x), out=mantissa, tops=tops, exponents=exponent,
+        images=images, channels=channels, pixels=pixels, bits=bits, count=count, run=run,
+        **random_words(random), threads=torch.get_num_threads(),
     ))  # fmt: skip
     return FixedPoint(mantissa, exponent, bits)
 

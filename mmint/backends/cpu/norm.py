@@ -13,11 +13,14 @@ from ..host.arguments import flat
 from ..host.checks import checked_count
 from ..host.norm import Norms
 from ..magnitudes import remember_magnitude
+from ..running import Running
+from ..source import Source
 from .library import ready
 from .operands import check_finite, planar_pair, to_planar, with_exponent, with_exponents
+from .source import elements
 
 
-def plane_sums(x: FixedPoint) -> Tensor:
+def plane_sums(x: FixedPoint, joined: bool = False) -> Tensor:
     """As `Backend.plane_sums`."""
     planar = to_planar(x.mantissa)
     out = torch.empty((2, *planar.shape[:2]), dtype=torch.int64)
@@ -25,10 +28,10 @@ def plane_sums(x: FixedPoint) -> Tensor:
         x=planar, out=out, planes=out.numel() // 2, pixels=math.prod(planar.shape[2:]),
         wide=planar.dtype == torch.int16, threads=torch.get_num_threads(),
     )  # fmt: skip
-    return out
+    return out.sum(1) if joined else out
 
 
-def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
+def plane_products(grad: FixedPoint, x: FixedPoint, joined: bool = False) -> Tensor:
     """As `Backend.plane_products`."""
     left, right, wide = planar_pair(grad, x)
     out = torch.empty((2, *left.shape[:2]), dtype=torch.int64)
@@ -36,7 +39,7 @@ def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
         grad=left, x=right, out=out, planes=out.numel() // 2, pixels=math.prod(left.shape[2:]),
         wide=wide, threads=torch.get_num_threads(),
     )  # fmt: skip
-    return out
+    return out.sum(1) if joined else out
 
 
 def update_running(
@@ -75,17 +78,22 @@ def _norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
-    planar, sums, weight, bias = to_planar(x.mantissa), sums.contiguous(), flat(weight), flat(bias)
-    out = torch.empty(planar.shape, dtype=torch.float32)
-    top = ready().norm(
-        x=planar, sums=sums, weight=weight, bias=bias, out=out, **_shape(planar), groups=groups,
-        count=checked_count(count, 1), wide=planar.dtype == torch.int16, bits=x.bits,
+    running: Running | None,
+) -> Source:
+    if running is not None:
+        update_running(running.mean, running.var, x, sums, count, running.momentum)
+        if running.batches is not None:
+            running.batches.add_(1)
+    sums, weight, bias = sums.contiguous(), flat(weight), flat(bias)
+    images, channels = x.mantissa.shape[:2]
+    made = torch.empty((images * channels if groups else channels, 4), dtype=torch.int64)
+    check_finite(ready().norm(
+        sums=sums, weight=weight, bias=bias, coefficients=made, images=images, channels=channels,
+        groups=groups, count=checked_count(count, 1), bits=x.bits,
         **with_exponents('exponent', x), **with_exponent('eps', number(eps)),
         threads=torch.get_num_threads(),
-    )  # fmt: skip
-    remember_magnitude(out, check_finite(top))
-    return out
+    ))  # fmt: skip
+    return Source(x, made)
 
 
 def _norm_grad(
@@ -93,11 +101,12 @@ def _norm_grad(
     x: FixedPoint,
     sums: Tensor,
     products: Tensor,
+    own: Tensor,
     groups: int,
     count: int,
     weight: Tensor | None,
     eps: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor, Tensor]:
     left, right, wide = planar_pair(grad, x)
     sums, products, weight = sums.contiguous(), products.contiguous(), flat(weight)
     out = torch.empty(left.shape, dtype=torch.float32)
@@ -108,7 +117,7 @@ def _norm_grad(
         **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
     )  # fmt: skip
     remember_magnitude(out, check_finite(top))
-    return out
+    return out, *_norm_weight_grad(grad, x, sums, own, groups, count, eps)
 
 
 def _norm_weight_grad(
@@ -139,17 +148,14 @@ def _frozen(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
-    planar, var = to_planar(x.mantissa), flat(var)
-    mean, weight, bias = flat(mean), flat(weight), flat(bias)
-    out = torch.empty(planar.shape, dtype=torch.float32)
-    top = ready().frozen_norm(
-        x=planar, mean=mean, var=var, weight=weight, bias=bias, out=out, **_shape(planar),
-        wide=planar.dtype == torch.int16, bits=x.bits, **with_exponents('exponent', x),
-        **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
-    )  # fmt: skip
-    remember_magnitude(out, check_finite(top))
-    return out
+) -> Source:
+    mean, var, weight, bias = flat(mean), flat(var), flat(weight), flat(bias)
+    made = torch.empty((len(var), 4), dtype=torch.int64)
+    check_finite(ready().frozen_norm(
+        mean=mean, var=var, weight=weight, bias=bias, coefficients=made, channels=len(var),
+        bits=x.bits, **with_exponents('exponent', x), **with_exponent('eps', number(eps)),
+    ))  # fmt: skip
+    return Source(x, made)
 
 
 def _shape(planar: Tensor) -> dict[str, int]:
@@ -157,11 +163,13 @@ def _shape(planar: Tensor) -> dict[str, int]:
     return {'images': images, 'channels': channels, 'pixels': math.prod(sizes)}
 
 
-_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)
+_norms = Norms(_norm, _norm_grad, _frozen, elements)
 batch_norm = _norms.batch_norm
+batch_norm_source = _norms.batch_norm_source
 batch_norm_grad = _norms.batch_norm_grad
-batch_norm_weight_grad = _norms.batch_norm_weight_grad
 frozen_norm = _norms.frozen_norm
+frozen_norm_source = _norms.frozen_norm_source
 frozen_norm_grad = _norms.frozen_norm_grad
 group_norm = _norms.group_norm
+group_norm_source = _norms.group_norm_source
 group_norm_grad = _norms.group_norm_grad

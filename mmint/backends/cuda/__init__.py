@@ -12,17 +12,19 @@ from .addition import add
 from .finite import check
 from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .layer_norm import layer_norm, layer_norm_grad
-from .mapping import channel_sum, dequantize, quantize
+from .mapping import channel_sum, dequantize, quantize, quantize_all
 from .max_pooling import max_pool2d, max_pool2d_grad
 from .norm import (
     batch_norm,
     batch_norm_grad,
-    batch_norm_weight_grad,
+    batch_norm_source,
     frozen_norm,
     frozen_norm_grad,
+    frozen_norm_source,
     frozen_norm_weight_grad,
     group_norm,
     group_norm_grad,
+    group_norm_source,
     plane_products,
     plane_sums,
     update_running,
@@ -30,6 +32,7 @@ from .norm import (
 from .pooling import avg_pool2d, avg_pool2d_grad
 from .products import conv2d, conv2d_input_grad, conv2d_weight_grad, matmul
 from .sgd import sgd_step
+from .source import elements, relu_passed
 
 name = 'cuda'
 planes_last = True
@@ -40,18 +43,21 @@ __all__ = [
     'avg_pool2d_grad',
     'batch_norm',
     'batch_norm_grad',
-    'batch_norm_weight_grad',
+    'batch_norm_source',
     'channel_sum',
     'check',
     'conv2d',
     'conv2d_input_grad',
     'conv2d_weight_grad',
     'dequantize',
+    'elements',
     'frozen_norm',
     'frozen_norm_grad',
+    'frozen_norm_source',
     'frozen_norm_weight_grad',
     'group_norm',
     'group_norm_grad',
+    'group_norm_source',
     'layer_norm',
     'layer_norm_grad',
     'matmul',
@@ -62,8 +68,10 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
+    'relu_passed',
     'resize',
     'resize_grad',
     'roi_align',

@@ -1,8 +1,12 @@
 /* Addition of two tensors in integers: reference/addition.py.
  *
- * `weigh` takes the maxima of both operands, and finds out whether any mantissa is not zero, which
- * only a tensor of subnormals leaves open. `add` gives each thread one Philox block, that is sixteen
- * elements in pairs 16 apart, whose mantissas it aligns and adds.
+ * Each thread takes one Philox block, that is sixteen elements in pairs 16 apart, whose mantissas it
+ * aligns and adds. Both exponents follow from the largest magnitudes, of which each block takes the
+ * maximum.
+ *
+ * Whether any mantissa is not zero, which decides whether an operand's exponent counts, is clear but
+ * for a tensor of nothing but subnormals. Then one block works alone: it looks at all elements before
+ * it writes the first, which may replace an operand.
  *
  * If an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
  * device's flag. */
@@ -17,60 +21,55 @@ struct operand {
     int64_t top_count;
 };
 
-/* Of both operands the largest magnitude and whether a mantissa is not zero; of the sum the largest
- * magnitude. Zeros at the start. */
-struct weighed {
-    uint32_t top[2];
-    int32_t counts[2], sum;
-};
-
-__device__ void weigh_one(const operand &o, int t, weighed *w, int64_t n, int bits,
-                          const random_words &random) {
-    uint32_t top = 0, found = 0;
+__device__ uint32_t top_of(const operand &o) {
+    uint32_t top = 0;
     for (int64_t i = threadIdx.x; i < o.top_count; i += THREADS) top = max(top, o.tops[i]);
-    top = block_max(top);
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-        w->top[t] = top;
-        if (field_of(top)) w->counts[t] = 1;
-    }
-    if (!top || field_of(top)) return;
+    return block_max(top);
+}
+
+__device__ __forceinline__ bool is_subnormal(uint32_t top) { return top && !field_of(top); }
+
+/* Whether a mantissa of operand t is not zero. */
+__device__ bool counts(const operand &o, int t, uint32_t top, int64_t n, int bits,
+                       const random_words &random) {
+    if (!is_subnormal(top)) return top;
     const int exponent = exponent_of(top, bits);
-    for (int64_t i = first_index(); i < n; i += stride()) {
-        const uint32_t drawn = random.stochastic ? draw_one(random, i) : 0;
-        if (map_one(o.x[i], exponent, random.stochastic != 0, seen_by(t, drawn))) found = 1;
+    uint32_t found = 0;
+    for (int64_t first = 0; first < n && !found; first += THREADS) {
+        const int64_t i = first + threadIdx.x;
+        const uint32_t drawn = random.stochastic && i < n ? draw_one(random, i) : 0;
+        if (i < n)
+            found = map_one(o.x[i], exponent, random.stochastic != 0, seen_by(t, drawn)) != 0;
+        found = block_max(found);
     }
-    found = block_max(found);
-    if (threadIdx.x == 0 && found) atomicMax(&w->counts[t], 1);
+    return found;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    weigh(operand x, operand y, weighed *w, int64_t n, int64_t bits, random_words random) {
-    random = resolved(random);
-    weigh_one(x, 0, w, n, (int)bits, random);
-    weigh_one(y, 1, w, n, (int)bits, random);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-    add(const uint32_t *x, const uint32_t *y, float *out, weighed *w, int64_t n, int64_t bits,
+    add(operand x, operand y, float *out, int32_t *out_top, int64_t n, int64_t bits,
         random_words random, int32_t *flag, int64_t call) {
-    const bool finite = is_finite(w->top[0]) && is_finite(w->top[1]);
+    const uint32_t top_x = top_of(x), top_y = top_of(y);
+    const bool finite = is_finite(top_x) && is_finite(top_y);
     if (!finite && blockIdx.x == 0 && threadIdx.x == 0) atomicCAS(flag, 0, (int32_t)call);
-    const addition_t a = addition_of(w->top[0], finite && w->counts[0], w->top[1],
-                                     finite && w->counts[1], (int)bits);
+    const bool alone = finite && (is_subnormal(top_x) || is_subnormal(top_y));
+    if (alone && blockIdx.x) return;
     const bool stochastic = random.stochastic != 0;
     random = resolved(random);
+    const addition_t a =
+        addition_of(top_x, finite && counts(x, 0, top_x, n, (int)bits, random), top_y,
+                    finite && counts(y, 1, top_y, n, (int)bits, random), (int)bits);
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
     uint32_t top = 0;
-    for (int64_t block = first_index(); block < blocks; block += stride()) {
+    for (int64_t block = first_index(); block < blocks; block += alone ? THREADS : stride()) {
         const uint4 words = stochastic ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
 #pragma unroll 4
         for (int e = 0; e < SERVED; e++) {
             const int64_t i = first_element(block) + distance_of(e);
             if (i >= n) break;
-            const float made = add_one(&a, x[i], y[i], stochastic, bits_of(words, e));
+            const float made = add_one(&a, x.x[i], y.x[i], stochastic, bits_of(words, e));
             out[i] = made;
             top = max(top, magnitude_bits(made));
         }
     }
-    note_top(top, &w->sum);
+    note_top(top, out_top);
 }

@@ -1,4 +1,4 @@
-"""Addition of two tensors: arguments of the kernels in addition.cu."""
+"""Addition of two tensors: arguments of the kernel in addition.cu."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from torch import Tensor
 from ...numerics import RandomBits
 from ..host.checks import check_operands
 from ..magnitudes import known_magnitude, remember_magnitude
+from ..source import Source
 from . import finite
+from .largest import magnitudes_of
 from .launch import SERVED, THREADS, launch, words
 from .launcher import Argument
-from .mapping import magnitudes_of
-
-WEIGHED_WORDS = 5
-MAX_WEIGHING_BLOCKS = 128
+from .source import written
+from .zeroed import zeros
 
 
 def add(
-    x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
+    x: Tensor | Source,
+    y: Tensor | Source,
+    bits: int,
+    random: RandomBits | None,
+    inplace: bool = False,
 ) -> Tensor:
     """As `Backend.add`; where an element is not finite, the sum is zeros."""
     check_operands(x, y)
+    x, y = written(x), written(y)
     known = known_magnitude(x), known_magnitude(y)
     left, right = x.detach().contiguous(), y.detach().contiguous()
     out = left if inplace else torch.empty_like(left)
     n, device = x.numel(), x.device
-    weighed = torch.zeros(WEIGHED_WORDS, dtype=torch.int32, device=device)
+    top = zeros((), torch.int32, device)
     if n:
-        blocks = -(-n // SERVED // THREADS)
         operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
         launch(
-            'addition.cu', 'weigh', min(MAX_WEIGHING_BLOCKS, blocks), THREADS,
-            [*operands, weighed, n, bits, words(random, device)], device,
-        )  # fmt: skip
-        launch(
-            'addition.cu', 'add', blocks, THREADS,
-            [left, right, out, weighed, n, bits, words(random, device), finite.flag(device),
+            'addition.cu', 'add', -(-n // SERVED // THREADS), THREADS,
+            [*operands, out, top, n, bits, words(random, device), finite.flag(device),
              finite.number(device)],
             device,
         )  # fmt: skip
@@ -44,7 +44,7 @@ def add(
         if out.data_ptr() != x.data_ptr():
             x.copy_(out)
         out = x
-    remember_magnitude(out, weighed[-1])
+    remember_magnitude(out, top)
     return out
 
 

@@ -78,8 +78,9 @@ template <typename T, bool BACKWARD> __device__ void convolve(const depthwise &p
         const int pixel = pixel0 + lane, channel = channel0 + i;
         if (pixel < pixels && channel < channels)
             p.out[(image * channels + channel) * pixels + pixel] = finish(sums[i][lane], channel);
+        if (channel < channels) finish.note_channel(channel);
     }
-    finish.note(p.end);
+    finish.note();
 }
 
 /* Part of the weight gradient of 32 channels at one tap: every splits-th 8 output pixels. */
@@ -137,5 +138,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_weight_parts(depthwise
         for (int64_t s = 0; s < p.splits; s++) sum += p.parts[s * sums + i];
         p.out[i] = finish(sum, i / (p.v.taps * p.h.taps));
     }
-    finish.note(p.end);
+    finish.note();
 }

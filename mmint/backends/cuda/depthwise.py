@@ -42,9 +42,7 @@ def launch_depthwise(
     else:
         blocks = across * -(-math.prod(out.shape[2:]) // 32) * images
     axes = zip(sizes[0], sizes[1], *geometry[:3], sizes[2], strict=True)
-    arguments = [
-        (a, b.contiguous(), out, parts, finish.arguments(), images, channels, splits, *axes)
-    ]
+    arguments = [(a, b.contiguous(), out, parts, finish.arguments, images, channels, splits, *axes)]
     kernel = launcher().kernel('depthwise.cu', f'{name}_{8 * a.element_size()}', device)
     launcher().launch(kernel, (blocks, 1, 1), (THREADS, 1, 1), 0, arguments, device)
     if weight_grad:

@@ -1,5 +1,5 @@
 /* What all kernels need: dynamic shared memory, which the emulator of the tests declares its own
- * way, and the loop over more elements than threads. */
+ * way, the loop over more elements than threads, and its divisions. */
 #pragma once
 
 #include "arithmetic/language.h"
@@ -13,3 +13,8 @@ __device__ __forceinline__ int64_t first_index() {
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 __device__ __forceinline__ int64_t stride() { return (int64_t)gridDim.x * blockDim.x; }
+
+/* a / b of numbers from 0, faster where both fit 32 bits. */
+__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
+    return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
+}

@@ -1,13 +1,15 @@
 /* From sums of products to float32, with or without a bias: reference/products.py, `_finish`.
  *
- * What all sums of a product share lies on the device, made by `prepare` (finish.cu) before the
- * product: their exponent, and the bias as integers. Where all sums are zero the result is the bias
- * to the bit, which only shows afterwards: products note whether a sum is not zero, and `bias_alone`
- * mends the result if none is. They also note the result's largest magnitude for its mapping.
+ * Exponents of the operands add. Where there is a bias, `prepare` (finish.cu) comes before the product
+ * and makes it integers, and the sums' exponents such that they fit beside it. Where all sums are zero
+ * the result is then the bias to the bit, which only shows afterwards: products note whether a sum is
+ * not zero, and `bias_alone` mends the result if none is. Products also note the result's largest
+ * magnitude, or that of each channel, for its mapping.
  *
- * Groups of channels with exponents of their own have a state each; the first takes the notes. */
+ * Groups of channels with exponents of their own have a state each; the first takes the note. */
 #pragma once
 
+#include "arithmetic/exponents.h"
 #include "arithmetic/finish.h"
 #include "reduce.cuh"
 
@@ -15,53 +17,57 @@ struct finish_state {
     int32_t exponent;  /* of the sums, cut by 2**excess, and of the bias */
     int32_t excess;
     int32_t bias_top;  /* the bias's largest magnitude, as a bit pattern */
-    int32_t top;       /* the result's */
-    int32_t not_zero;  /* whether a sum is not zero; noted where there is a bias */
-    int32_t fast; /* in the first: whether (float32)(sum + bias) * 2**exponent is right for all
-                          of them: 32 bits hold it */
+    int32_t not_zero;  /* whether a sum is not zero */
+    int32_t fast; /* in the first: as in `finisher` */
 };
 
 struct finish {
-    finish_state *state;
-    const int64_t *bias; /* or NULL */
-    int64_t members; /* channels of a group with a state of its own; 0: all share the first */
+    finish_state *states; /* where there is a bias, else NULL */
+    const int64_t *bias;
+    exponents_t a_exponents, b_exponents;
+    int64_t groups, members; /* with exponents of their own, and the channels of each */
+    int64_t fits;            /* whether 32 bits hold all sums */
+    int64_t by_channel;
+    int32_t *tops; /* the result's largest magnitude, as a bit pattern, or that of each channel */
 };
 
+/* The exponent of a group's sums. Those of zeros alone are right at any. */
+__device__ __forceinline__ int exponent_of_sums(const exponents_t &a, const exponents_t &b,
+                                                int64_t group) {
+    const int of_a = exponent_at(a, group), of_b = exponent_at(b, group);
+    return of_a == ZEROS_EXPONENT || of_b == ZEROS_EXPONENT ? 0 : of_a + of_b;
+}
+
 struct finisher {
-    int exponent, excess;
-    bool fast;
-    float scale;
+    const finish &of;
     const int64_t *bias;
-    const finish_state *states;
-    int64_t members;
+    bool fast; /* whether (float32)(sum + bias) * 2**exponent is right for all: 32 bits hold it */
+    float scale; /* of the first group */
     uint32_t top;
     bool not_zero;
 
+    /* All threads of the block make one. */
     __device__ __forceinline__ explicit finisher(const finish &f)
-        : exponent(f.state->exponent),
-          excess(f.state->excess),
-          fast(f.state->fast),
-          scale(0.0f),
-          bias(f.bias),
-          states(f.state),
-          members(f.members),
-          top(0),
-          not_zero(false) {
-        if (fast) scale = scale_of(exponent);
+        : of(f), bias(f.bias), fast(f.fits), scale(0.0f), top(0), not_zero(false) {
+        uint32_t slow = 0;
+        for (int64_t g = threadIdx.x; !f.states && g < f.groups; g += blockDim.x)
+            slow |= !scale_is_exact(exponent_of(g), SCALED_INT32);
+        if (f.states ? !f.states->fast : block_max(slow)) fast = false;
+        if (fast) scale = scale_of(exponent_of(0));
     }
 
     /* The result of a sum of channel i, to which `bias[i]` is added. */
     template <typename T> __device__ __forceinline__ float operator()(T sum, int64_t i) {
         const int64_t added = bias ? bias[i] : 0;
         if (fast) return scaled((int)sum, (int)added, scale_for(i));
-        if (!members) return noted(sum != 0, finish_sum(sum, excess, added, exponent));
-        const finish_state &own = states[group_of(i)];
-        return noted(sum != 0, finish_sum(sum, own.excess, added, own.exponent));
+        const int64_t group = of.groups == 1 ? 0 : group_of(i);
+        const int excess = of.states ? of.states[group].excess : 0;
+        return noted(sum != 0, finish_sum(sum, excess, added, exponent_of(group)));
     }
 
     /* What channel i's sums are multiplied with where it is `fast`. */
     __device__ __forceinline__ float scale_for(int64_t i) const {
-        return members ? scale_of(states[group_of(i)].exponent) : scale;
+        return of.groups == 1 ? scale : scale_of(exponent_of(group_of(i)));
     }
 
     /* The result where it is `fast`. */
@@ -69,19 +75,37 @@ struct finisher {
         return noted(sum != 0, (float)(sum + bias) * by);
     }
 
-    /* Notes what the block saw; all of its threads call it. */
-    __device__ __forceinline__ void note(const finish &f) {
-        const uint32_t block_top = block_max(top);
+    /* Notes what a warp saw of channel i; all of its lanes call it. */
+    __device__ __forceinline__ void note_channel(int64_t i) {
+        if (!of.by_channel) return;
+        top = warp_max(top);
+        if (threadIdx.x % 32 == 0 && top) atomicMax(of.tops + i, (int32_t)top);
+        top = 0;
+    }
+
+    /* The same of a thread. */
+    __device__ __forceinline__ void note_alone(int64_t i) {
+        if (!of.by_channel) return;
+        if (top) atomicMax(of.tops + i, (int32_t)top);
+        top = 0;
+    }
+
+    /* Notes the rest of what the block saw; all of its threads call it. */
+    __device__ __forceinline__ void note() {
+        note_top(top, of.tops);
         const uint32_t block_not_zero = bias ? block_max((uint32_t)not_zero) : 0;
-        if (threadIdx.x == 0) {
-            if (block_top) atomicMax(&f.state->top, (int32_t)block_top);
-            if (block_not_zero) atomicMax(&f.state->not_zero, 1);
-        }
+        if (threadIdx.x == 0 && block_not_zero) atomicMax(&of.states->not_zero, 1);
     }
 
    private:
+    __device__ __forceinline__ int exponent_of(int64_t group) const {
+        return of.states ? of.states[group].exponent
+                         : exponent_of_sums(of.a_exponents, of.b_exponents, group);
+    }
+
     __device__ __forceinline__ int64_t group_of(int64_t i) const {
-        return (i | members) >> 32 ? i / members : (int64_t)((uint32_t)i / (uint32_t)members);
+        return (i | of.members) >> 32 ? i / of.members
+                                      : (int64_t)((uint32_t)i / (uint32_t)of.members);
     }
 
     __device__ __forceinline__ float noted(bool is_not_zero, float result) {

@@ -1,4 +1,4 @@
-"""Before and after a product: arguments of the kernels in finish.cu."""
+"""From sums to float32: arguments of products (finish.cuh) and of the kernels in finish.cu."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from ..magnitudes import remember_magnitude
 from . import finite
 from .launch import THREADS, launch, words
 from .launcher import Argument
+from .zeroed import zeros
 
-STATE_WORDS, MAGNITUDE = 6, 3  # of `finish_state`
+INT32_MOST = (1 << 31) - 1
+
+STATE_WORDS = 5  # of `finish_state`
 
 
 class Finish:
-    """What happens before and after a product: the structs ``finish_state`` and ``finish``.
+    """What comes after a product's sums: the struct ``finish``.
 
-    As a context it prepares them, and mends the result where all sums are zero.
+    Where there is a bias, a launch before the product rounds it; as a context it launches after it
+    what mends the result where all sums are zero.
 
     Args:
         length: of the sums.
         channel_dim: that of the bias, along which groups with exponents of their own lie.
         members: how many numbers of sums make such a group, if not its channels.
+        by_channel: whether the largest magnitude of each channel is noted, which norms ask for.
     """
 
     def __init__(
@@ -38,27 +43,28 @@ class Finish:
         random: RandomBits | None = None,
         channel_dim: int = 1,
         members: int | None = None,
+        by_channel: bool = False,
     ) -> None:
-        device = out.device
+        device, bound = out.device, length * most(a.bits, b.bits)
         self.out, self.channel_dim = out, channel_dim
         self.groups = max(1, a.exponent.numel(), b.exponent.numel())
         self.members = members or out.shape[channel_dim] // self.groups
-        shape = self.groups, STATE_WORDS
-        self.state = torch.empty(shape, dtype=torch.int32, device=device)
-        self.bias = self.rounded = flag = None
-        call = count = 0
+        self.by_channel = by_channel
+        self.tops = zeros((1, out.shape[1], 1, 1) if by_channel else (), torch.int32, device)
+        self.bias = self.states = rounded = None
+        exponents = *by_group(a), *by_group(b)
         if bias is not None:
             self.bias, count = bias.detach().contiguous(), len(bias)
-            self.rounded = torch.empty(count, dtype=torch.int64, device=device)
-            flag, call = finite.flag(device), finite.number(device)
-        launch('finish.cu', 'prepare', 1, THREADS, [
-            (*by_group(a), *by_group(b), self.state, self.groups, self.bias, self.rounded, count,
-             length * most(a.bits, b.bits), flag, call, words(random, device)),
-        ], device)  # fmt: skip
-
-    def arguments(self) -> tuple[Argument, ...]:
-        """The struct ``finish`` of finish.cuh."""
-        return self.state, self.rounded, self.members if self.groups > 1 else 0
+            self.states = torch.empty((self.groups, STATE_WORDS), dtype=torch.int32, device=device)
+            rounded = torch.empty(count, dtype=torch.int64, device=device)
+            launch('finish.cu', 'prepare', 1, THREADS, [
+                (*exponents, self.states, self.groups, self.bias, rounded, count, bound,
+                 finite.flag(device), finite.number(device), words(random, device)),
+            ], device)  # fmt: skip
+        self.arguments: tuple[Argument, ...] = (
+            self.states, rounded, *exponents, self.groups, self.members,
+            int(bound <= INT32_MOST), int(by_channel), self.tops,
+        )  # fmt: skip
 
     def __enter__(self) -> Finish:
         return self
@@ -72,9 +78,9 @@ class Finish:
             sizes = (math.prod(out.shape[:dim]), out.shape[dim], math.prod(out.shape[dim + 1 :]))
             launch(
                 'finish.cu', 'bias_alone', -(-out.numel() // (4 * THREADS)), THREADS,
-                [self.state, self.bias, out, *sizes], out.device,
+                [self.states, self.bias, out, self.tops, int(self.by_channel), *sizes], out.device,
             )  # fmt: skip
-        remember_magnitude(out, self.state[0, MAGNITUDE])
+        remember_magnitude(out, self.tops)
 
 
 def most(*bits: int) -> int:

@@ -11,6 +11,7 @@ from ..host.interpolation import WEIGHT_BITS, Taps, box_taps, float32_pattern, r
 from ..magnitudes import remember_magnitude
 from . import finite
 from .launch import THREADS, launch
+from .zeroed import zeros
 
 SOURCE = 'interpolation.cu'
 CHANNELS, PLACES = 32, 8
@@ -63,7 +64,7 @@ def _interpolate(x: FixedPoint, size: tuple[int, ...], taps: Taps) -> Tensor:
     sizes = _sizes(size, taps)
     count, _, channels, _, _, *results = sizes
     out = torch.empty((count, channels, *results), dtype=torch.float32, device=mantissa.device)
-    top = torch.zeros((), dtype=torch.int32, device=mantissa.device)
+    top = zeros((), torch.int32, mantissa.device)
     if out.numel():
         launch(
             SOURCE, 'interpolate', _blocks(out), THREADS,
@@ -78,8 +79,8 @@ def _interpolate_grad(grad: FixedPoint, size: tuple[int, ...], taps: Taps) -> Te
     mantissa = _channels_last(grad)
     device, sizes = mantissa.device, _sizes(size, taps)
     out = torch.empty(size, dtype=torch.float32, device=device)
-    sums = torch.zeros(size, dtype=torch.int64, device=device)  # channels-last
-    top = torch.zeros((), dtype=torch.int32, device=device)
+    sums = zeros(size, torch.int64, device)  # channels-last
+    top = zeros((), torch.int32, device)
     if mantissa.numel():
         launch(
             SOURCE, 'interpolate_grad', _blocks(mantissa), THREADS,

@@ -11,6 +11,7 @@ from ...numerics import RandomBits
 from .. import replays
 from ..host import arguments as host
 from .launcher import Argument, launcher, tensors_of
+from .zeroed import zeros
 
 THREADS = 256
 MAX_BLOCKS = 2048
@@ -34,11 +35,16 @@ def launch(
 def launch_noting(source: str, name: str, elements: int, *arguments: Argument) -> Tensor:
     """Launches a kernel for so many elements; returns the largest magnitude that it wrote."""
     device = next(tensors_of(arguments)).device
-    magnitude = torch.zeros((), dtype=torch.int32, device=device)
+    magnitude = zeros((), torch.int32, device)
     if elements:
         blocks = -(-elements // THREADS)
         launch(source, name, blocks, THREADS, [*arguments, magnitude], device)
     return magnitude
+
+
+def grid_of_groups(elements: int, groups: int) -> int:
+    """The blocks of `note_tops` (groups.cuh), for so many elements in so many groups."""
+    return groups * -(-elements // groups // (16 * THREADS))
 
 
 def words(random: RandomBits | None, device: torch.device) -> tuple[Argument, ...]:

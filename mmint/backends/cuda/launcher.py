@@ -113,22 +113,30 @@ def packed(arguments: Sequence[Argument], device: torch.device) -> bytes:
     Raises:
         ValueError: if a tensor among them is not on ``device``.
     """
-    pieces = []
+    words: list[int] = []
+    _collect(arguments, device, words)
+    return struct.pack(f'{len(words)}q', *words)
+
+
+def _collect(arguments: Sequence[Argument], device: torch.device, words: list[int]) -> None:
     for argument in arguments:
-        if isinstance(argument, Tensor):
+        if type(argument) is int:
+            words.append(argument)
+        elif argument is None:
+            words.append(0)
+        elif isinstance(argument, Tensor):
             if argument.device != device:
                 raise ValueError(
                     f'one operation was given tensors on {device} and on {argument.device}, on the '
                     'same device they are accepted: move them with .to(device)'
                 )
-            pieces.append(WORD.pack(argument.data_ptr()))
-        elif isinstance(argument, bytes):
-            pieces.append(argument)
+            words.append(argument.data_ptr())
         elif isinstance(argument, tuple):
-            pieces.append(packed(argument, device))
+            _collect(argument, device, words)
+        elif isinstance(argument, bytes):
+            words += memoryview(argument).cast('q')
         else:
-            pieces.append(WORD.pack(0 if argument is None else argument))
-    return b''.join(pieces)
+            words.append(argument)
 
 
 def tensors_of(arguments: Sequence[Argument]) -> Iterator[Tensor]:

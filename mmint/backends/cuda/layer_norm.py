@@ -15,6 +15,7 @@ from .launch import THREADS, launch
 from .launcher import Argument
 from .mapping import dequantize, quantize
 from .norm import COEFFICIENTS, statistics
+from .zeroed import zeros
 
 COLUMNS, PART_ROWS = 32, 256
 AFFINE_BYTES = 16
@@ -28,7 +29,7 @@ def layer_norm(
     (rows, size), device = mantissa.shape, mantissa.device
     sums = torch.empty((2, rows), dtype=torch.int64, device=device)
     out = torch.empty((rows, size), dtype=torch.float32, device=device)
-    top = torch.zeros((), dtype=torch.int32, device=device)
+    top = zeros((), torch.int32, device)
     layer = _layer(x, mantissa, sums, weight, eps)
     if rows:
         affine = torch.empty(AFFINE_BYTES // 4 + size, dtype=torch.int32, device=device)
@@ -50,8 +51,8 @@ def layer_norm_grad(
     (rows, size), device = right.shape, right.device
     made = torch.empty((rows, COEFFICIENTS), dtype=torch.int64, device=device)
     dx = torch.empty((rows, size), dtype=torch.float32, device=device)
-    top = torch.zeros((), dtype=torch.int32, device=device)
-    totals = torch.zeros((2, size), dtype=torch.int64, device=device)
+    top = zeros((), torch.int32, device)
+    totals = zeros((2, size), torch.int64, device)
     layer, gradient = _layer(x, right, sums, weight, eps), (left, grad.exponent, grad.bits, made)
     if rows:
         width = 8 * right.element_size()

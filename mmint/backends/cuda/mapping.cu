@@ -1,8 +1,8 @@
 /* float32 to integers, for whole tensors; dequantize.cu goes back.
  *
- * The linear mapping takes two passes. `largest` finds the largest magnitude of each block's part,
- * as a bit pattern; the blocks of the second pass take the maximum of those few again, so that no
- * atomics and no zeroed memory are needed, and compute the exponent each for itself.
+ * The linear mapping takes two passes. The first finds the largest magnitudes, of parts of the
+ * tensor (largest.cu); each block of the second takes the maximum of those few again, and computes
+ * the exponent for itself.
  *
  * The second pass gives each thread one Philox block, that is sixteen elements, which lie in pairs
  * 16 apart in the order of the logical shape. `quantize_*` writes in that order. `quantize_images_*`
@@ -10,83 +10,43 @@
  * pixels in shared memory, runs of consecutive elements in the logical order, and writes it
  * channels-last, words of as many channels as fit.
  *
- * Where blocks of elements have exponents of their own (`quantize_each_*`), `largest_each` finds the
+ * Where blocks of elements have exponents of their own (`quantize_each_*`), the first pass finds the
  * largest magnitude of each block, and every pair of elements looks up its block's.
  *
  * A tensor, or block, with an infinity or NaN becomes zeros, and its call's number goes to the
  * device's flag. */
 #include "arithmetic/mapping.h"
 #include "arithmetic/philox.h"
-#include "reduce.cuh"
+#include "groups.cuh"
 #include "rounding.cuh"
+#include "source.cuh"
 
-enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512 };
+enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 512, MAPPINGS = 24 };
 
 struct mapping {
-    const uint32_t *x;
     void *out;
-    const uint32_t *tops;  /* maxima of parts of x, or of each block */
+    const uint32_t *tops; /* maxima of parts, or of each block */
     int64_t top_count;
     int32_t *exponent;
     int32_t *flag;
     int64_t call, bits, images, channels, pixels;
-    int64_t count, run;    /* element i is in block i / run % count */
+    int64_t count, run; /* element i is in block i / run % count */
     random_words random;
 };
 
-__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
-    return (a | b) >> 32 ? a / b : (int64_t)((uint32_t)a / (uint32_t)b);
-}
 __device__ __forceinline__ int64_t block_of(const mapping &m, int64_t i) {
     const int64_t run = quotient(i, m.run);
     return run - quotient(run, m.count) * m.count;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    largest(const uint32_t *x, int64_t n, uint32_t *tops) {
-    const int64_t first = first_index(), step = stride();
-    uint32_t top = 0;
-    int64_t done = 0;
-    if ((uint64_t)x % 16 == 0) {
-        const uint4 *quads = (const uint4 *)x;
-#pragma unroll 4
-        for (int64_t i = first; i < n / 4; i += step) {
-            const uint4 q = quads[i];
-            top = max(top, max(max(q.x & 0x7FFFFFFF, q.y & 0x7FFFFFFF),
-                               max(q.z & 0x7FFFFFFF, q.w & 0x7FFFFFFF)));
-        }
-        done = n / 4 * 4;
-    }
-    for (int64_t i = done + first; i < n; i += step) top = max(top, x[i] & 0x7FFFFFFF);
-    top = block_max(top);
-    if (threadIdx.x == 0) tops[blockIdx.x] = top;
-}
-
-/* Joins the largest magnitude of each block to tops[count]; n elements of x. A thread block takes
- * PART elements of a block. */
-extern "C" __global__ void __launch_bounds__(THREADS)
-    largest_each(const uint32_t *x, int64_t n, int64_t count, int64_t run, int32_t *tops) {
-    enum { PART = 16 * THREADS };
-    const int64_t size = n / count, parts = (size + PART - 1) / PART;
-    for (int64_t t = blockIdx.x; t < count * parts; t += gridDim.x) {
-        const int64_t block = t / parts, first = t % parts * PART, last = min(first + PART, size);
-        uint32_t top = 0;
-        for (int64_t i = first + threadIdx.x; i < last; i += THREADS) {
-            const int64_t period = quotient(i, run);
-            top = max(top, x[(period * count + block) * run + (i - period * run)] & 0x7FFFFFFF);
-        }
-        note_top(top, tops + block);
-    }
-}
-
 /* The tensor's exponent, and whether it is finite; the first block notes both. */
-__device__ bool prepare(const mapping &m, int *exponent) {
+__device__ bool prepare(const mapping &m, const crew &mine, int *exponent) {
     uint32_t top = 0;
     for (int64_t i = threadIdx.x; i < m.top_count; i += THREADS) top = max(top, m.tops[i]);
     top = block_max(top);
     const bool finite = is_finite(top);
     *exponent = finite ? exponent_of(top, (int)m.bits) : 0;
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
+    if (mine.block == 0 && threadIdx.x == 0) {
         *m.exponent = *exponent;
         if (!finite) atomicCAS(m.flag, 0, (int32_t)m.call);
     }
@@ -94,8 +54,8 @@ __device__ bool prepare(const mapping &m, int *exponent) {
 }
 
 /* The same for the blocks of a tensor. */
-__device__ void note_exponents(const mapping &m) {
-    if (blockIdx.x) return;
+__device__ void note_exponents(const mapping &m, const crew &mine) {
+    if (mine.block) return;
     for (int64_t i = threadIdx.x; i < m.count; i += THREADS) {
         const bool finite = is_finite(m.tops[i]);
         m.exponent[i] = finite && m.tops[i] ? exponent_of(m.tops[i], (int)m.bits) : ZEROS_EXPONENT;
@@ -171,23 +131,25 @@ template <typename T> __device__ __forceinline__ void put(T *at, uint32_t pair, 
         *at = (T)pair;
 }
 
-template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize(const mapping &m, int exponent, bool finite) {
+template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND, typename FROM>
+__device__ __forceinline__ void quantize(const FROM &from, const mapping &m, const crew &mine,
+                                         int exponent, bool finite) {
     const ROUND<T, STOCHASTIC> round(m, exponent, finite);
     const random_words random = resolved(m.random);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    const bool pairs = (uint64_t)m.x % 8 == 0;
+    const bool pairs = from.x && (uint64_t)from.x % 8 == 0;
+    plane of_plane = no_plane();
     T *out = (T *)m.out;
-    for (int64_t block = first_index(); block < blocks; block += stride()) {
+    for (int64_t block = mine.first_index(); block < blocks; block += mine.stride()) {
         const int64_t first = first_element(block);
-        const uint32_t *x = m.x + first;
         T *to = out + first;
         const philox_words words = drawn_by<STOCHASTIC>(random, block);
         if (pairs && first + distance_of(SERVED - 1) < n) {
             uint2 of[DRAWS];
 #pragma unroll
-            for (int d = 0; d < DRAWS; d++) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
+            for (int d = 0; d < DRAWS; d++)
+                of[d] = *(const uint2 *)(from.x + first + PAIR_STEP * d);
 #pragma unroll
             for (int d = 0; d < DRAWS; d++)
                 put(to + PAIR_STEP * d,
@@ -198,8 +160,9 @@ __device__ __forceinline__ void quantize(const mapping &m, int exponent, bool fi
 #pragma unroll 1
         for (int d = 0, at = 0; at < left; d++, at += PAIR_STEP) {
             const bool both = at + 1 < left;
-            put(to + at, round.pair(x[at], both ? x[at + 1] : 0, draw_of(words, d), first + at),
-                both);
+            const uint32_t x0 = element(from, of_plane, first + at);
+            const uint32_t x1 = both ? element(from, of_plane, first + at + 1) : 0;
+            put(to + at, round.pair(x0, x1, draw_of(words, d), first + at), both);
         }
     }
 }
@@ -210,8 +173,9 @@ template <typename T> constexpr int WORD_OF = 4 / sizeof(T);
 template <typename T> constexpr int PITCH_OF = TILE_PIXELS + WORD_OF<T>;
 
 /* Tiles of TILE_CHANNELS by up to TILE_PIXELS, in which each channel's pixels follow one another. */
-template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize_images(const mapping &m, int exponent, bool finite,
+template <typename T, bool STOCHASTIC, template <typename, bool> class ROUND, typename FROM>
+__device__ __forceinline__ void quantize_images(const FROM &from, const mapping &m,
+                                                const crew &mine, int exponent, bool finite,
                                                 T *tile) {
     constexpr int WORD = WORD_OF<T>, PITCH = PITCH_OF<T>;
     const ROUND<T, STOCHASTIC> round(m, exponent, finite);
@@ -222,9 +186,10 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
     const bool aligned = m.pixels % GROUP == 0;
     const int unit = aligned ? GROUP : 4;
     const int width = (int)(((m.pixels + down - 1) / down + unit - 1) / unit * unit);
-    const bool pairs = (uint64_t)m.x % 8 == 0 && m.pixels % 2 == 0;
+    const bool pairs = from.x && (uint64_t)from.x % 8 == 0 && m.pixels % 2 == 0;
+    plane of_plane = no_plane();
     T *out = (T *)m.out;
-    for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
+    for (int64_t t = mine.block; t < m.images * across * down; t += mine.blocks) {
         const int64_t image = t / (across * down), channel0 = t / down % across * TILE_CHANNELS;
         const int64_t pixel0 = t % down * width;
         const int channels = (int)min((int64_t)TILE_CHANNELS, m.channels - channel0);
@@ -243,7 +208,6 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
             const int place0 = (int)(first_element(block) - start);
             if (place0 >= length) continue;
             const philox_words words = drawn_by<STOCHASTIC>(random, block);
-            const uint32_t *x = m.x + start + place0;
             const int row = down > 1 ? run * PITCH : 0;
             /* The element of `tile` for one of the run. */
             auto at = [&](int place) {
@@ -256,7 +220,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 for (int d = 0; d < DRAWS; d++) {
                     const int place = place0 + PAIR_STEP * d;
                     of[d] = make_uint2(0, 0);
-                    if (place >= 0 && place < length) of[d] = *(const uint2 *)(x + PAIR_STEP * d);
+                    if (place >= 0 && place < length)
+                        of[d] = *(const uint2 *)(from.x + start + place);
                 }
 #pragma unroll
                 for (int d = 0; d < DRAWS; d++) {
@@ -273,7 +238,8 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
                 const bool first = place >= 0 && place < length;
                 const bool second = place >= -1 && place + 1 < length;
                 const uint32_t pair =
-                    round.pair(first ? x[PAIR_STEP * d] : 0, second ? x[PAIR_STEP * d + 1] : 0,
+                    round.pair(first ? element(from, of_plane, start + place) : 0,
+                               second ? element(from, of_plane, start + place + 1) : 0,
                                draw_of(words, d), start + place);
                 if (first) tile[at(place)] = (T)pair;
                 if (second) tile[at(place + 1)] = (T)(pair >> 8 * sizeof(T));
@@ -306,55 +272,133 @@ __device__ __forceinline__ void quantize_images(const mapping &m, int exponent, 
     }
 }
 
-template <typename T, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize_any(const mapping &m, int exponent, bool finite) {
-    m.random.stochastic ? quantize<T, true, ROUND>(m, exponent, finite)
-                        : quantize<T, false, ROUND>(m, exponent, finite);
+template <typename T, template <typename, bool> class ROUND, typename FROM>
+__device__ __forceinline__ void quantize_any(const FROM &from, const mapping &m, const crew &mine,
+                                             int exponent, bool finite) {
+    m.random.stochastic ? quantize<T, true, ROUND>(from, m, mine, exponent, finite)
+                        : quantize<T, false, ROUND>(from, m, mine, exponent, finite);
 }
-template <typename T, template <typename, bool> class ROUND>
-__device__ __forceinline__ void quantize_any_images(const mapping &m, int exponent, bool finite,
+template <typename T, template <typename, bool> class ROUND, typename FROM>
+__device__ __forceinline__ void quantize_any_images(const FROM &from, const mapping &m,
+                                                    const crew &mine, int exponent, bool finite,
                                                     T *tile) {
-    m.random.stochastic ? quantize_images<T, true, ROUND>(m, exponent, finite, tile)
-                        : quantize_images<T, false, ROUND>(m, exponent, finite, tile);
+    m.random.stochastic ? quantize_images<T, true, ROUND>(from, m, mine, exponent, finite, tile)
+                        : quantize_images<T, false, ROUND>(from, m, mine, exponent, finite, tile);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(mapping m) {
+template <typename T, typename FROM>
+__device__ __forceinline__ void quantize_one_exponent(const FROM &from, const mapping &m,
+                                                      const crew &mine) {
     int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any<int8_t, round_alike>(m, exponent, finite);
+    const bool finite = prepare(m, mine, &exponent);
+    quantize_any<T, round_alike>(from, m, mine, exponent, finite);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(mapping m) {
+template <typename T, typename FROM>
+__device__ __forceinline__ void quantize_each(const FROM &from, const mapping &m,
+                                              const crew &mine) {
+    note_exponents(m, mine);
+    quantize_any<T, round_each>(from, m, mine, 0, true);
+}
+template <typename T, typename FROM>
+__device__ __forceinline__ void quantize_images_one_exponent(const FROM &from, const mapping &m,
+                                                             const crew &mine, T *tile) {
     int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any<int16_t, round_alike>(m, exponent, finite);
+    const bool finite = prepare(m, mine, &exponent);
+    quantize_any_images<T, round_alike>(from, m, mine, exponent, finite, tile);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_8(mapping m) {
-    __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
-    int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any_images<int8_t, round_alike>(m, exponent, finite, tile);
+template <typename T, typename FROM>
+__device__ __forceinline__ void quantize_images_each(const FROM &from, const mapping &m,
+                                                     const crew &mine, T *tile) {
+    note_exponents(m, mine);
+    quantize_any_images<T, round_each>(from, m, mine, 0, true, tile);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_16(mapping m) {
-    __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
-    int exponent;
-    const bool finite = prepare(m, &exponent);
-    quantize_any_images<int16_t, round_alike>(m, exponent, finite, tile);
+
+#define TILE(T) __shared__ __align__(4) T tile[TILE_CHANNELS * PITCH_OF<T>]
+
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_8(source from, mapping m) {
+    quantize_one_exponent<int8_t>(from, m, whole_grid());
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_8(mapping m) {
-    note_exponents(m);
-    quantize_any<int8_t, round_each>(m, 0, true);
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_16(source from, mapping m) {
+    quantize_one_exponent<int16_t>(from, m, whole_grid());
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_16(mapping m) {
-    note_exponents(m);
-    quantize_any<int16_t, round_each>(m, 0, true);
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_8(source from, mapping m) {
+    TILE(int8_t);
+    quantize_images_one_exponent(from, m, whole_grid(), tile);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_each_8(mapping m) {
-    __shared__ __align__(4) int8_t tile[TILE_CHANNELS * PITCH_OF<int8_t>];
-    note_exponents(m);
-    quantize_any_images<int8_t, round_each>(m, 0, true, tile);
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_16(source from, mapping m) {
+    TILE(int16_t);
+    quantize_images_one_exponent(from, m, whole_grid(), tile);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_images_each_16(mapping m) {
-    __shared__ __align__(4) int16_t tile[TILE_CHANNELS * PITCH_OF<int16_t>];
-    note_exponents(m);
-    quantize_any_images<int16_t, round_each>(m, 0, true, tile);
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_8(source from, mapping m) {
+    quantize_each<int8_t>(from, m, whole_grid());
+}
+extern "C" __global__ void __launch_bounds__(THREADS) quantize_each_16(source from, mapping m) {
+    quantize_each<int16_t>(from, m, whole_grid());
+}
+extern "C" __global__ void __launch_bounds__(THREADS)
+    quantize_images_each_8(source from, mapping m) {
+    TILE(int8_t);
+    quantize_images_each(from, m, whole_grid(), tile);
+}
+extern "C" __global__ void __launch_bounds__(THREADS)
+    quantize_images_each_16(source from, mapping m) {
+    TILE(int16_t);
+    quantize_images_each(from, m, whole_grid(), tile);
+}
+
+/* ---- several tensors at once ---- */
+
+/* `first_block` of those that take turns over a tensor, which are as many as go before the next. */
+struct mapping_in_turn {
+    in_memory from;
+    mapping of;
+    int64_t first_block;
+};
+struct mappings {
+    int64_t count;
+    mapping_in_turn of[MAPPINGS];
+};
+
+/* This block's tensor, and those that work on it. */
+__device__ __forceinline__ const mapping_in_turn &mine_of(const mappings &all, crew *mine) {
+    int i = (int)all.count - 1;
+    while (all.of[i].first_block > blockIdx.x) i--;
+    const int64_t first = all.of[i].first_block;
+    const int64_t end = i + 1 < all.count ? all.of[i + 1].first_block : gridDim.x;
+    *mine = {blockIdx.x - first, end - first};
+    return all.of[i];
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    largest_of_all(const __grid_constant__ mappings all) {
+    crew mine;
+    const mapping_in_turn &next = mine_of(all, &mine);
+    const mapping &m = next.of;
+    const uint32_t *x = next.from.x;
+    note_tops(mine, m.images * m.channels * m.pixels, m.count, m.run, (int32_t *)m.tops,
+              [=](int64_t i) { return x[i] & 0x7FFFFFFF; });
+}
+
+template <typename T> __device__ __forceinline__ void quantize_all(const mappings &all, T *tile) {
+    crew mine;
+    const mapping_in_turn &next = mine_of(all, &mine);
+    const in_memory &from = next.from;
+    const mapping &m = next.of;
+    if (m.channels == 1)
+        m.count == 1 ? quantize_one_exponent<T>(from, m, mine) : quantize_each<T>(from, m, mine);
+    else if (m.count == 1)
+        quantize_images_one_exponent(from, m, mine, tile);
+    else
+        quantize_images_each(from, m, mine, tile);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    quantize_all_8(const __grid_constant__ mappings all) {
+    TILE(int8_t);
+    quantize_all(all, tile);
+}
+extern "C" __global__ void __launch_bounds__(THREADS)
+    quantize_all_16(const __grid_constant__ mappings all) {
+    TILE(int16_t);
+    quantize_all(all, tile);
 }

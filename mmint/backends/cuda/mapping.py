@@ -4,23 +4,36 @@ dequantize.cu.
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
+from ..errors import naming
 from ..host.exponents import blocks, by_group
-from ..magnitudes import known_magnitude
+from ..magnitudes import known_magnitude, known_magnitudes
+from ..mapping import Mapping
+from ..source import Source
 from . import finite
-from .launch import SERVED, THREADS, launch, words
+from .largest import largest_magnitudes
+from .launch import MAX_BLOCKS, SERVED, THREADS, launch, words
 from .launcher import Argument, launcher
+from .source import words_of
+from .zeroed import zeros
 
 TILE_CHANNELS, TILE_PIXELS = 32, 512
 MAX_PARTS = 1024
+MAX_SHAPES = 4096  # whose sizes are kept
+MAPPINGS, MAPPING_WORDS = 24, 21  # in the arguments of a kernel
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def quantize(
-    x: Tensor,
+    x: Tensor | Source,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,
@@ -30,56 +43,111 @@ def quantize(
 
     ``largest`` is looked for where none is given.
     """
+    work = _Work.on(x, bits, exponents)
     count, run = blocks(x.shape, exponents)
-    if largest is None and count == 1:
-        largest = known_magnitude(x)
-    x = x.detach().contiguous()
-    dtype, device = mantissa_dtype(bits), x.device
-    images, channels, pixels = 1, 1, x.numel()
-    name, grid = 'quantize', -(-x.numel() // SERVED // THREADS)
-    layout = torch.channels_last if x.dim() == 4 else torch.contiguous_format
-    mantissa = torch.empty(x.shape, dtype=dtype, device=device, memory_format=layout)
-    if not mantissa.is_contiguous():
-        images, channels, pixels = len(x), x.shape[1], x.shape[2] * x.shape[3]
-        name = 'quantize_images'
-        grid = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
-    exponent = torch.empty(exponents, dtype=torch.int32, device=device)
-    if count == 1:
-        magnitudes = magnitudes_of(x, largest)
-    else:
-        name += '_each'
-        magnitudes = _magnitudes_of_blocks(x, count, run, largest)
-    launch('mapping.cu', f'{name}_{8 * mantissa.element_size()}', grid, THREADS, [
-        (x, mantissa, magnitudes, magnitudes.numel(), exponent, finite.flag(device),
-         finite.number(device), bits, images, channels, pixels, count, run,
-         words(random, device)),
-    ], device)  # fmt: skip
-    return FixedPoint(mantissa, exponent, bits)
+    if isinstance(x, Tensor):
+        if largest is None:
+            largest = known_magnitude(x) if count == 1 else known_magnitudes(x, exponents)
+        x = x.detach().contiguous()
+    magnitudes = largest_magnitudes(x, largest, count, run)
+    each = '_each' if count > 1 else ''
+    launch(
+        'mapping.cu', f'{work.name}{each}_{work.width}', work.grid, THREADS,
+        [words_of(x), work.arguments(magnitudes, random)], x.device,
+    )  # fmt: skip
+    return work.made
 
 
-def magnitudes_of(x: Tensor, largest: int | Tensor | None) -> Tensor:
-    """int32 bit patterns, the highest that of the largest magnitude: ``largest`` where known."""
-    if isinstance(largest, Tensor):
-        return largest
-    if largest is not None:
-        return torch.tensor(largest, dtype=torch.int32, device=x.device)
-    parts = max(1, min(MAX_PARTS, -(-x.numel() // (16 * THREADS))))
-    found = torch.empty(parts, dtype=torch.int32, device=x.device)
-    launch('mapping.cu', 'largest', parts, THREADS, [x, x.numel(), found], x.device)
-    return found
+class _Work(NamedTuple):
+    """What mapping a tensor takes, and makes.
+
+    Attributes:
+        name: of the kernel.
+        grid: how many blocks.
+        sizes: what the struct ``mapping`` of mapping.cu has between ``call`` and ``random``.
+    """
+
+    made: FixedPoint
+    name: str
+    grid: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def on(
+        cls, x: Tensor | Source, bits: int, exponents: tuple[int, ...], turned: bool = False
+    ) -> _Work:
+        """Of such a contiguous tensor; its mantissas ``turned`` as of `Mapping`."""
+        dtype, device, size = mantissa_dtype(bits), x.device, x.shape
+        exponent = torch.empty(exponents, dtype=torch.int32, device=device)
+        if turned:
+            turned_size = *size[1:], size[0]
+            mantissa = torch.empty(turned_size, dtype=dtype, device=device).movedim(-1, 0)
+        else:
+            layout = torch.channels_last if len(size) == 4 else torch.contiguous_format
+            mantissa = torch.empty(size, dtype=dtype, device=device, memory_format=layout)
+        made = FixedPoint(mantissa, exponent, bits)
+        return cls(made, *_sizes(bits, size, mantissa.is_contiguous(), turned, exponents))
+
+    @property
+    def width(self) -> int:
+        """Bits of a mantissa in memory."""
+        return 8 * self.made.mantissa.element_size()
+
+    def arguments(self, magnitudes: Tensor, random: RandomBits | None) -> tuple[Argument, ...]:
+        """The struct ``mapping`` of mapping.cu."""
+        device = magnitudes.device
+        return (
+            self.made.mantissa, magnitudes, magnitudes.numel(), self.made.exponent,
+            finite.flag(device), finite.number(device), *self.sizes, words(random, device),
+        )  # fmt: skip
 
 
-def _magnitudes_of_blocks(x: Tensor, count: int, run: int, largest: int | Tensor | None) -> Tensor:
-    """int32 bit patterns, the largest magnitude of each block of ``x``."""
-    if largest is not None:
-        return torch.as_tensor(largest, dtype=torch.int32, device=x.device).reshape(count)
-    found = torch.zeros(count, dtype=torch.int32, device=x.device)
-    if x.numel():
-        grid = count * -(-x.numel() // count // (16 * THREADS))
-        launch(
-            'mapping.cu', 'largest_each', grid, THREADS, [x, x.numel(), count, run, found], x.device
+@functools.lru_cache(MAX_SHAPES)
+def _sizes(
+    bits: int, size: torch.Size, in_order: bool, turned: bool, exponents: tuple[int, ...]
+) -> tuple[str, int, tuple[int, ...]]:
+    """Name, grid and sizes of a `_Work`; ``in_order`` if mantissas lie in memory as elements do."""
+    images, channels, pixels = 1, 1, size.numel()
+    if not in_order:
+        images, channels, pixels = size[0], size[1], size[2] * size[3]
+        if turned:
+            images, channels, pixels = 1, size[0], size[1:].numel()
+    sizes = bits, images, channels, pixels, *blocks(size, exponents)
+    if channels == 1:
+        return 'quantize', -(-pixels // SERVED // THREADS), sizes
+    tiles = images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS)
+    return 'quantize_images', tiles, sizes
+
+
+def quantize_all(mappings: Sequence[Mapping]) -> list[FixedPoint]:
+    """As `Backend.quantize_all`: two launches for up to `MAPPINGS` tensors of one width."""
+    made: list[FixedPoint] = []
+    rows: dict[tuple[torch.device, int], list[tuple[Argument, int]]] = {}
+    for x, bits, random, exponents, not_finite, turned in mappings:
+        x = x.detach().contiguous()
+        work = _Work.on(x, bits, exponents, turned)
+        magnitudes = zeros((math.prod(exponents),), torch.int32, x.device)
+        with naming(not_finite):
+            arguments = x, *work.arguments(magnitudes, random)
+        rows.setdefault((x.device, work.width), []).append((arguments, work.grid))
+        made.append(work.made)
+    for (device, width), some in rows.items():
+        for first in range(0, len(some), MAPPINGS):
+            _launch_all(some[first : first + MAPPINGS], width, device)
+    return made
+
+
+def _launch_all(rows: list[tuple[Argument, int]], width: int, device: torch.device) -> None:
+    blocks, mappings = 0, list[Argument]()
+    for arguments, grid in rows:
+        mappings += arguments, blocks
+        blocks += max(1, min(grid, MAX_BLOCKS))
+    rest = bytes(8 * MAPPING_WORDS * (MAPPINGS - len(rows)))
+    for name in ('largest_of_all', f'quantize_all_{width}'):
+        kernel = launcher().kernel('mapping.cu', name, device)
+        launcher().launch(
+            kernel, (blocks, 1, 1), (THREADS, 1, 1), 0, [(len(rows), *mappings, rest)], device
         )
-    return found
 
 
 def dequantize(mantissa: Tensor, exponent: Tensor | int) -> Tensor:

@@ -11,6 +11,7 @@
  *
  * A parameter that is not finite makes coefficients of zero, and its call's number goes to the
  * device's flag. */
+#include "arithmetic/source.h"
 #include "reduce.cuh"
 #include "statistics.cuh"
 
@@ -18,10 +19,10 @@ enum { THREADS = 256, TILE_CHANNELS = 32, TILE_PIXELS = 128, PART_PIXELS = 256 }
 
 /* ---- sums ---- */
 
-/* Adds the sums of `a` and of a * b, (2, images, channels), to `out`. */
+/* Adds the sums of `a` and of a * b, (2, images, channels), to `out`; `joined`: (2, channels). */
 template <typename T>
 __device__ void plane_sums(const T *a, const T *b, int64_t *out, int64_t images, int64_t pixels,
-                           int64_t channels) {
+                           int64_t channels, int64_t joined) {
     enum { ROWS = THREADS / TILE_CHANNELS };
     __shared__ int64_t sums[2][ROWS][TILE_CHANNELS];
     const int64_t across = (channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
@@ -45,7 +46,8 @@ __device__ void plane_sums(const T *a, const T *b, int64_t *out, int64_t images,
         if (row < 2 && channel < channels) {
             int64_t sum = 0;
             for (int r = 0; r < ROWS; r++) sum += sums[row][r][lane];
-            atomicAdd((unsigned long long *)out + (row * images + image) * channels + channel,
+            const int64_t plane = joined ? row : row * images + image;
+            atomicAdd((unsigned long long *)out + plane * channels + channel,
                       (unsigned long long)sum);
         }
         __syncthreads();
@@ -54,13 +56,13 @@ __device__ void plane_sums(const T *a, const T *b, int64_t *out, int64_t images,
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     plane_sums_8(const int8_t *a, const int8_t *b, int64_t *out, int64_t images, int64_t pixels,
-                 int64_t channels) {
-    plane_sums(a, b, out, images, pixels, channels);
+                 int64_t channels, int64_t joined) {
+    plane_sums(a, b, out, images, pixels, channels, joined);
 }
 extern "C" __global__ void __launch_bounds__(THREADS)
     plane_sums_16(const int16_t *a, const int16_t *b, int64_t *out, int64_t images, int64_t pixels,
-                  int64_t channels) {
-    plane_sums(a, b, out, images, pixels, channels);
+                  int64_t channels, int64_t joined) {
+    plane_sums(a, b, out, images, pixels, channels, joined);
 }
 
 /* ---- coefficients ---- */
@@ -81,9 +83,43 @@ __device__ __forceinline__ wide_t parameter(const float *values, int64_t i, int 
     return {0, 0};
 }
 
+/* Statistics that move towards the batch's, `mean` NULL if none do; `batches` NULL or a counter. */
+struct running {
+    float *mean, *var;
+    int64_t *batches;
+    int64_t momentum, momentum_exponent;
+};
+
+/* old + factor * (batch - old); as it is, with a report, where it is not finite. */
+__device__ __forceinline__ void move(float *statistic, wide_t batch, wide_t factor,
+                                     const failure &f) {
+    if (!is_finite(magnitude_bits(*statistic))) return report(f);
+    const wide_t old = from_float(*statistic);
+    *statistic = to_float(plus(old, multiply(factor, plus(batch, negated(old)))));
+}
+
+__device__ void move(const running &r, const statistics &s, const failure &f) {
+    const wide_t factor = shifted(from_integer(r.momentum), (int)r.momentum_exponent);
+    const wide_t count = from_integer(s.count);
+    const wide_t pairs = from_integer((int128_t)s.count * (s.count - 1));
+    if (r.batches && first_index() == 0) ++*r.batches;
+    for (int64_t c = first_index(); c < s.groups; c += stride()) {
+        const int64_t s1 = s.sums[c], s2 = s.sums[s.groups + c];
+        const int exponent = exponent_at(s.exponents, c);
+        move(r.mean + c, shifted(divide(narrow(s1, 0), count), exponent), factor, f);
+        move(r.var + c, shifted(divide(scatter_of(s1, s2, s.count), pairs), 2 * exponent), factor,
+             f);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    update_running(statistics s, running r, failure f) {
+    move(r, s, f);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
     norm_coefficients(statistics s, const float *weight, const float *bias, coefficients_t *made,
-                      int64_t channels, int64_t members, int64_t bits, failure f) {
+                      int64_t channels, int64_t members, int64_t bits, running r, failure f) {
     for (int64_t at = first_index(); at < s.groups * members; at += stride()) {
         const int64_t group = at / members;
         const wide_t scale = forward_scale(parameter(weight, at % channels, 1, f),
@@ -91,13 +127,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         made[at] = forward_coefficients(scale, parameter(bias, at % channels, 0, f), s.sums[group],
                                         s.count, (int)bits);
     }
+    if (r.mean) move(r, s, f);
 }
 
 /* products (2, groups * members) */
-extern "C" __global__ void __launch_bounds__(THREADS)
-    norm_grad_coefficients(statistics s, exponents_t grad_exponents, const int64_t *products,
-                           const float *weight, coefficients_t *made, int64_t channels,
-                           int64_t members, int64_t wider, failure f) {
+__device__ void backward(const statistics &s, const exponents_t &grad_exponents,
+                         const int64_t *products, const float *weight, coefficients_t *made,
+                         int64_t channels, int64_t members, int wider, const failure &f) {
     for (int64_t group = first_index(); group < s.groups; group += stride()) {
         const int64_t first = group * members;
         const wide_t rstd = spread_in(s, group).rstd;
@@ -106,16 +142,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             made[at] = scale_in_place(shifted(scale, exponent_at(grad_exponents, group)));
         }
         backward_coefficients(made + first, members, rstd, s.sums[group], products + first,
-                              products + s.groups * members + first, s.count, (int)wider,
+                              products + s.groups * members + first, s.count, wider,
                               exponent_at(s.exponents, group));
     }
 }
 
 /* products (2, images, channels); images add one after another. */
-extern "C" __global__ void __launch_bounds__(THREADS)
-    norm_weight_grad(statistics s, exponents_t grad_exponents, const int64_t *products,
-                     float *dweight, float *dbias, int64_t images, int64_t channels,
-                     int64_t members) {
+__device__ void weight_grad(const statistics &s, const exponents_t &grad_exponents,
+                            const int64_t *products, float *dweight, float *dbias, int64_t images,
+                            int64_t channels, int64_t members) {
     const int64_t *h1 = products, *h2 = products + images * channels;
     const wide_t count = from_integer(s.count);
     for (int64_t c = first_index(); c < channels; c += stride()) {
@@ -134,26 +169,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* old + factor * (batch - old); as it is, with a report, where it is not finite. */
-__device__ __forceinline__ void move(float *running, wide_t batch, wide_t factor,
-                                     const failure &f) {
-    if (!is_finite(magnitude_bits(*running))) return report(f);
-    const wide_t old = from_float(*running);
-    *running = to_float(plus(old, multiply(factor, plus(batch, negated(old)))));
-}
-
+/* `own`: the products of this process alone. */
 extern "C" __global__ void __launch_bounds__(THREADS)
-    update_running(statistics s, float *mean, float *var, int64_t momentum,
-                   int64_t momentum_exponent, failure f) {
-    const wide_t factor = shifted(from_integer(momentum), (int)momentum_exponent);
-    const wide_t count = from_integer(s.count);
-    const wide_t pairs = from_integer((int128_t)s.count * (s.count - 1));
-    for (int64_t c = first_index(); c < s.groups; c += stride()) {
-        const int64_t s1 = s.sums[c], s2 = s.sums[s.groups + c];
-        const int exponent = exponent_at(s.exponents, c);
-        move(mean + c, shifted(divide(narrow(s1, 0), count), exponent), factor, f);
-        move(var + c, shifted(divide(scatter_of(s1, s2, s.count), pairs), 2 * exponent), factor, f);
-    }
+    norm_grads(statistics s, exponents_t grad_exponents, const int64_t *products,
+               const int64_t *own, const float *weight, coefficients_t *made, float *dweight,
+               float *dbias, int64_t images, int64_t channels, int64_t members, int64_t wider,
+               failure f) {
+    backward(s, grad_exponents, products, weight, made, channels, members, (int)wider, f);
+    weight_grad(s, grad_exponents, own, dweight, dbias, images, channels, members);
 }
 
 /* 1 / sqrt(var + eps); 0 with a report where that is none. */
@@ -197,12 +220,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 /* ---- elements ---- */
 
-/* `second` may be NULL; coefficients are (images or 1, channels). */
+/* `second` may be NULL; coefficients are (images or 1, channels); `ceiling` is a pattern, or -1. */
 struct combination {
     const void *first, *second;
     float *out;
     const coefficients_t *of;
-    int64_t images, pixels, channels, per_image;
+    int64_t images, pixels, channels, per_image, ceiling;
     int32_t *top;
 };
 
@@ -224,6 +247,7 @@ template <typename T> __device__ void combine(const combination &m) {
     __shared__ T first[TILE_PIXELS][TILE_CHANNELS + PAD], second[TILE_PIXELS][TILE_CHANNELS + PAD];
     const int64_t across = (m.channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int64_t down = (m.pixels + TILE_PIXELS - 1) / TILE_PIXELS;
+    const cut_t cut = cut_at(m.ceiling);
     uint32_t top = 0;
     for (int64_t t = blockIdx.x; t < m.images * across * down; t += gridDim.x) {
         const int64_t image = t / (across * down);
@@ -248,8 +272,8 @@ template <typename T> __device__ void combine(const combination &m) {
             part sum = (part)c.p * (part)first[pixel][channel] + (part)c.r;
             if (m.second) sum += (part)c.q * (part)second[pixel][channel];
             const scale_t back = scale_at((int)c.exponent);
-            const float made = sizeof(T) == 1 ? scaled_int32((int32_t)sum, back)
-                                              : scaled_int64((int64_t)sum, back);
+            const float made = cut_by(cut, sizeof(T) == 1 ? scaled_int32((int32_t)sum, back)
+                                                          : scaled_int64((int64_t)sum, back));
             to[channel * m.pixels + pixel] = made;
             top = max(top, magnitude_bits(made));
         }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -14,34 +14,38 @@ from ..host.arguments import flat, pair
 from ..host.checks import checked_count
 from ..host.exponents import by_group
 from ..host.norm import Norms
-from ..magnitudes import remember_magnitude
+from ..running import Running
+from ..source import Source
 from . import finite
 from .launch import THREADS, launch
 from .launcher import Argument
+from .source import channels_last, combine, elements
+from .zeroed import zeros
 
-TILE_CHANNELS, TILE_PIXELS, PART_PIXELS = 32, 128, 256
+TILE_CHANNELS, PART_PIXELS = 32, 256
 COEFFICIENTS = 4  # int64 words
 
 
-def plane_sums(x: FixedPoint) -> Tensor:
+def plane_sums(x: FixedPoint, joined: bool = False) -> Tensor:
     """As `Backend.plane_sums`."""
-    return plane_products(x, x)
+    return plane_products(x, x, joined)
 
 
-def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
+def plane_products(grad: FixedPoint, x: FixedPoint, joined: bool = False) -> Tensor:
     """As `Backend.plane_products`."""
     left, right, _ = pair(grad, x)
     images, channels = left.shape[:2]
     alike = right is left
-    left = _channels_last(left)
-    right = left if alike else _channels_last(right)
+    left = channels_last(left)
+    right = left if alike else channels_last(right)
     pixels = left.shape[1]
-    out = torch.zeros((2, images, channels), dtype=torch.int64, device=left.device)
+    shape = (2, channels) if joined else (2, images, channels)
+    out = zeros(shape, torch.int64, left.device)
     if left.numel():
         blocks = images * -(-channels // TILE_CHANNELS) * -(-pixels // PART_PIXELS)
         launch(
             'norm.cu', f'plane_sums_{8 * left.element_size()}', blocks, THREADS,
-            [left, right, out, images, pixels, channels], left.device,
+            [left, right, out, images, pixels, channels, int(joined)], left.device,
         )  # fmt: skip
     return out
 
@@ -50,16 +54,26 @@ def update_running(
     mean: Tensor, var: Tensor, x: FixedPoint, sums: Tensor, count: int, momentum: float
 ) -> None:
     """As `Backend.update_running`."""
-    new = [flat(statistic) for statistic in (mean, var)]
-    _each(
-        'update_running', len(mean),
-        [statistics(x, sums, checked_count(count, 2)), *new, *scalar(momentum),
-         failure(sums.device)],
-        sums.device,
-    )  # fmt: skip
-    for statistic, moved in zip((mean, var), new, strict=True):
-        if statistic.data_ptr() != moved.data_ptr():
-            statistic.copy_(moved)
+    with _moving(Running(mean, var, momentum)) as moved:
+        _each(
+            'update_running', len(mean),
+            [statistics(x, sums, checked_count(count, 2)), moved, failure(sums.device)],
+            sums.device,
+        )  # fmt: skip
+
+
+@contextmanager
+def _moving(running: Running | None) -> Iterator[tuple[Argument, ...]]:
+    """The struct ``running`` of norm.cu; afterwards statistics with gaps get what it holds."""
+    if running is None:
+        yield None, None, None, 0, 0
+        return
+    given = running.mean, running.var
+    moved = [flat(statistic) for statistic in given]
+    yield *moved, running.batches, *scalar(running.momentum)
+    for statistic, new in zip(given, moved, strict=True):
+        if statistic.data_ptr() != new.data_ptr():
+            statistic.copy_(new)
 
 
 def frozen_norm_weight_grad(
@@ -84,17 +98,20 @@ def _norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
+    running: Running | None,
+) -> Source:
     channels, device = x.mantissa.shape[1], sums.device
     groups = groups or channels
     made = _coefficients(sums, groups, channels)
-    _each(
-        'norm_coefficients', len(made),
-        [statistics(x, sums, checked_count(count, 1), eps), flat(weight), flat(bias),
-         made, channels, channels // groups, x.bits, failure(device)],
-        device,
-    )  # fmt: skip
-    return _combine(x.mantissa, None, made, sums.dim() == 3)
+    count = checked_count(count, 1 if running is None else 2)
+    with _moving(running) as moved:
+        _each(
+            'norm_coefficients', len(made),
+            [statistics(x, sums, count, eps), flat(weight), flat(bias), made, channels,
+             channels // groups, x.bits, moved, failure(device)],
+            device,
+        )  # fmt: skip
+    return Source(x, made)
 
 
 def _norm_grad(
@@ -102,42 +119,24 @@ def _norm_grad(
     x: FixedPoint,
     sums: Tensor,
     products: Tensor,
+    own: Tensor,
     groups: int,
     count: int,
     weight: Tensor | None,
     eps: float,
-) -> Tensor:
-    channels, device = x.mantissa.shape[1], sums.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    (images, channels), device = own.shape[1:], sums.device
     groups = groups or channels
     made = _coefficients(sums, groups, channels)
+    dweight, dbias = torch.empty((2, channels), dtype=torch.float32, device=device)
     _each(
-        'norm_grad_coefficients', sums[0].numel(),
+        'norm_grads', max(sums[0].numel(), channels),
         [statistics(x, sums, checked_count(count, 1), eps), by_group(grad), products.contiguous(),
-         flat(weight), made, channels, channels // groups, grad.bits - x.bits,
-         failure(device)],
+         own.contiguous(), flat(weight), made, dweight, dbias, images, channels,
+         channels // groups, grad.bits - x.bits, failure(device)],
         device,
     )  # fmt: skip
-    return _combine(*pair(grad, x)[:2], made, sums.dim() == 3)
-
-
-def _norm_weight_grad(
-    grad: FixedPoint,
-    x: FixedPoint,
-    sums: Tensor,
-    products: Tensor,
-    groups: int,
-    count: int,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    images, channels = products.shape[1:]
-    dweight, dbias = torch.empty((2, channels), dtype=torch.float32, device=sums.device)
-    _each(
-        'norm_weight_grad', channels,
-        [statistics(x, sums, checked_count(count, 1), eps), by_group(grad), products.contiguous(),
-         dweight, dbias, images, channels, channels // (groups or channels)],
-        sums.device,
-    )  # fmt: skip
-    return dweight, dbias
+    return combine(*pair(grad, x)[:2], made), dweight, dbias
 
 
 def _frozen(
@@ -147,7 +146,7 @@ def _frozen(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-) -> Tensor:
+) -> Source:
     device = var.device
     made = torch.empty((len(var), COEFFICIENTS), dtype=torch.int64, device=device)
     _each(
@@ -156,24 +155,7 @@ def _frozen(
          len(var), x.bits, *number(eps), failure(device)],
         device,
     )  # fmt: skip
-    return _combine(x.mantissa, None, made, False)
-
-
-def _combine(first: Tensor, second: Tensor | None, made: Tensor, per_image: bool) -> Tensor:
-    """The elements, (N, C, ...) as ``first``, of coefficients for each plane or channel."""
-    device = first.device
-    out = torch.empty(first.shape, dtype=torch.float32, device=device)
-    top = torch.zeros((), dtype=torch.int32, device=device)
-    first, second = _channels_last(first), None if second is None else _channels_last(second)
-    images, pixels, channels = first.shape
-    if out.numel():
-        launch(
-            'norm.cu', f'combine_{8 * first.element_size()}',
-            images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS), THREADS,
-            [(first, second, out, made, images, pixels, channels, int(per_image), top)], device,
-        )  # fmt: skip
-    remember_magnitude(out, top)
-    return out
+    return Source(x, made)
 
 
 def _each(name: str, groups: int, arguments: Sequence[Argument], device: torch.device) -> None:
@@ -188,13 +170,6 @@ def _coefficients(sums: Tensor, groups: int, channels: int) -> Tensor:
     return torch.empty((planes, COEFFICIENTS), dtype=torch.int64, device=sums.device)
 
 
-def _channels_last(mantissa: Tensor) -> Tensor:
-    """(N, C, ...) as contiguous (N, P, C): a view of what `map_planes` mapped."""
-    images, channels, *image = mantissa.shape
-    last = mantissa.movedim(1, -1).reshape(images, math.prod(image), channels)
-    return last.contiguous()
-
-
 def statistics(x: FixedPoint, sums: Tensor, count: int, eps: float = 0) -> tuple[Argument, ...]:
     """The struct ``statistics`` of coefficients.cuh; ``eps`` counts where it is asked for rstd."""
     return sums.contiguous(), *by_group(x), sums[0].numel(), count, *number(eps)
@@ -205,11 +180,13 @@ def failure(device: torch.device) -> tuple[Argument, ...]:
     return finite.flag(device), finite.number(device)
 
 
-_norms = Norms(_norm, _norm_grad, _norm_weight_grad, _frozen)
+_norms = Norms(_norm, _norm_grad, _frozen, elements)
 batch_norm = _norms.batch_norm
+batch_norm_source = _norms.batch_norm_source
 batch_norm_grad = _norms.batch_norm_grad
-batch_norm_weight_grad = _norms.batch_norm_weight_grad
 frozen_norm = _norms.frozen_norm
+frozen_norm_source = _norms.frozen_norm_source
 frozen_norm_grad = _norms.frozen_norm_grad
 group_norm = _norms.group_norm
+group_norm_source = _norms.group_norm_source
 group_norm_grad = _norms.group_norm_grad

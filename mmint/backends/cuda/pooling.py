@@ -13,6 +13,7 @@ from ..geometry import Windows
 from ..host.pooling import RECIPROCAL_BITS, reciprocals
 from ..magnitudes import remember_magnitude
 from .launch import launch
+from .zeroed import zeros
 
 CHANNELS, PLACES = 32, 8
 
@@ -37,7 +38,7 @@ def _average(
     mantissa = x.mantissa.contiguous(memory_format=torch.channels_last)
     device = mantissa.device
     out = torch.empty(shape, dtype=torch.float32, device=device)
-    top = torch.zeros((), dtype=torch.int32, device=device)
+    top = zeros((), torch.int32, device)
     if out.numel():
         results = out.numel() // shape[1]
         launch(

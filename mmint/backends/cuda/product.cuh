@@ -96,10 +96,11 @@ __device__ __forceinline__ void write(const product &p, const task &t,
                         out[r * p.out_row + to[j]] =
                             finish.scaled(sum[r * STAGED<WN> + j * LANES], bias + column_bias[j],
                                           by * column_scale[j]);
+                finish.note_channel(t.problem * p.bias_problem + first + r);
             }
         } else {
 #pragma unroll 1
-            for (int r = 0; r < rows; r++)
+            for (int r = 0; r < rows; r++) {
 #pragma unroll
                 for (int j = 0; j < COLUMNS; j++)
                     if (to[j] >= 0)
@@ -107,10 +108,12 @@ __device__ __forceinline__ void write(const product &p, const task &t,
                             finish(sum[r * STAGED<WN> + j * LANES],
                                    t.problem * p.bias_problem + (first + r) * p.bias_row +
                                        (first_column + j * LANES) * p.bias_column);
+                finish.note_channel(t.problem * p.bias_problem + first + r);
+            }
         }
         __syncwarp();
     }
-    if (!p.parts) finish.note(p.end);
+    if (!p.parts) finish.note();
 }
 
 /* Tile: BM x BN sums, WM x WN of a warp; STAGES buffers. */

@@ -56,7 +56,8 @@ template <bool A_ALONG_K, bool B_ALONG_K> __device__ void multiply_16(const prod
     if (to >= 0)
         p.out[t.problem * p.out_problem + row * p.out_row + to] =
             finish(sum, t.problem * p.bias_problem + row * p.bias_row + column * p.bias_column);
-    finish.note(p.end);
+    if (row < p.rows) finish.note_alone(t.problem * p.bias_problem + row);
+    finish.note();
 }
 
 extern "C" __global__ void __launch_bounds__(256) kk_16(product p) { multiply_16<true, true>(p); }

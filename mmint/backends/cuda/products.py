@@ -1,7 +1,7 @@
 """Convolutions and matrix products: what of them `schedule` and `depthwise` launch.
 
-A launch of `prepare` before each and, where there is a bias, of `bias_alone` after it (finish.cuh)
-do what concerns all of its sums. Nothing waits for the device.
+Where there is a bias, a launch of `prepare` before each and of `bias_alone` after it do what
+concerns all of its sums (finish.cuh). Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def conv2d(
     groups = geometry.groups
     height, width = geometry.output_size(size, taps)
     out = empty((images, filters, height, width), x)
-    with Finish(out, x, weight, channels * math.prod(taps), bias, random, 1) as finish:
+    with Finish(
+        out, x, weight, channels * math.prod(taps), bias, random, by_channel=True
+    ) as finish:
         if out.numel() == 0:
             return out
         if channels == 1 and filters == groups:
@@ -67,7 +69,9 @@ def conv2d_input_grad(
     groups, grad_size = geometry.groups, tuple(grad.mantissa.shape[2:])
     out = empty(input_size, grad)
     rows, per_group = channels, filters // groups
-    with Finish(out, grad, weight, per_group * math.prod(taps), bias, random, 1) as finish:
+    with Finish(
+        out, grad, weight, per_group * math.prod(taps), bias, random, by_channel=True
+    ) as finish:
         if out.numel() == 0:
             return out
         if channels == 1 and filters == groups:

@@ -10,6 +10,12 @@ template <typename T> __device__ T warp_max(T v) {
     return v;
 }
 
+#if __CUDA_ARCH__ >= 800
+__device__ __forceinline__ uint32_t warp_max(uint32_t v) {
+    return __reduce_max_sync(0xFFFFFFFFu, v);
+}
+#endif
+
 /* The largest `v` of the block, on every thread. */
 template <typename T> __device__ T block_max(T v) {
     __shared__ T of_warp[32];

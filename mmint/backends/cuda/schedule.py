@@ -138,7 +138,7 @@ def launch_product(
     if splits > 1:
         shape = splits, product.groups, product.rows, product.columns
         parts = torch.empty(shape, dtype=torch.int32, device=device)
-    arguments = [(a, b, out, parts, finish.arguments(), sizes(product, splits))]
+    arguments = [(a, b, out, parts, finish.arguments, sizes(product, splits))]
     source = 'product16.cu' if tile is INT16 else f'product_{kind}.cu'
     kernel = launcher().kernel(source, f'{kind}_{tile.name}', device)
     launcher().launch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import overload
 
 import torch
@@ -23,6 +24,11 @@ def pair(a: FixedPoint, b: FixedPoint) -> tuple[Tensor, Tensor, bool]:
     if left.dtype != right.dtype:
         left, right = left.to(torch.int16), right.to(torch.int16)
     return left, right, left.dtype == torch.int16
+
+
+def ceiling_pattern(ceiling: float | None) -> int:
+    """The pattern of float32 ``ceiling``, -1 where nothing is cut."""
+    return -1 if ceiling is None else int.from_bytes(struct.pack('<f', ceiling), 'little')
 
 
 @overload

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..source import Source
 
 
-def check_operands(x: Tensor, y: Tensor) -> None:
+def check_operands(x: Tensor | Source, y: Tensor | Source) -> None:
     """Raises ValueError if ``x`` and ``y`` are not of one shape and float32."""
     if x.shape != y.shape or x.dtype != torch.float32 or y.dtype != torch.float32:
         raise ValueError(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...numerics import FixedPoint
+from ..running import Running
+from ..source import Source
 
 LAYER_WEIGHT_BITS = 16
 NORMALISED_BITS = 15  # magnitude of layer norm's normalised elements
@@ -21,22 +23,24 @@ class Norms:
     images together; ``count`` is how many elements a group has.
 
     Attributes:
-        norm: of (x, sums, groups, count, weight, bias, eps).
-        norm_grad: of (grad, x, sums, products, groups, count, weight, eps).
-        norm_weight_grad: of (grad, x, sums, products, groups, count, eps), ``products`` by image.
-        frozen: of (x, mean, var, weight, bias, eps).
+        norm: of (x, sums, groups, count, weight, bias, eps, running), not yet written.
+        norm_grad: of (grad, x, sums, products, own, groups, count, weight, eps): the gradients for
+            input, and by ``own`` products, which are by image, weight and bias.
+        frozen: of (x, mean, var, weight, bias, eps), not yet written.
+        elements: as `Backend.elements`.
     """
 
-    norm: Callable[[FixedPoint, Tensor, int, int, Tensor | None, Tensor | None, float], Tensor]
-    norm_grad: Callable[
-        [FixedPoint, FixedPoint, Tensor, Tensor, int, int, Tensor | None, float], Tensor
+    norm: Callable[
+        [FixedPoint, Tensor, int, int, Tensor | None, Tensor | None, float, Running | None], Source
     ]
-    norm_weight_grad: Callable[
-        [FixedPoint, FixedPoint, Tensor, Tensor, int, int, float], tuple[Tensor, Tensor]
+    norm_grad: Callable[
+        [FixedPoint, FixedPoint, Tensor, Tensor, Tensor, int, int, Tensor | None, float],
+        tuple[Tensor, Tensor, Tensor],
     ]
     frozen: Callable[
-        [FixedPoint, Tensor | None, Tensor, Tensor | None, Tensor | None, float], Tensor
+        [FixedPoint, Tensor | None, Tensor, Tensor | None, Tensor | None, float], Source
     ]
+    elements: Callable[[Source], Tensor]
 
     def batch_norm(
         self,
@@ -46,9 +50,23 @@ class Norms:
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
+        running: Running | None = None,
     ) -> Tensor:
         """As `Backend.batch_norm`."""
-        return self.norm(x, sums, 0, count, weight, bias, eps)
+        return self.elements(self.batch_norm_source(x, sums, count, weight, bias, eps, running))
+
+    def batch_norm_source(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        count: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        running: Running | None = None,
+    ) -> Source:
+        """As `Backend.batch_norm_source`."""
+        return self.norm(x, sums, 0, count, weight, bias, eps, running)
 
     def batch_norm_grad(
         self,
@@ -59,21 +77,11 @@ class Norms:
         count: int,
         weight: Tensor | None,
         eps: float,
-    ) -> Tensor:
+        own: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Backend.batch_norm_grad`."""
-        return self.norm_grad(grad, x, sums, products, 0, count, weight, eps)
-
-    def batch_norm_weight_grad(
-        self,
-        grad: FixedPoint,
-        x: FixedPoint,
-        sums: Tensor,
-        products: Tensor,
-        count: int,
-        eps: float,
-    ) -> tuple[Tensor, Tensor]:
-        """As `Backend.batch_norm_weight_grad`."""
-        return self.norm_weight_grad(grad, x, sums, products[:, None], 0, count, eps)
+        own = (products if own is None else own)[:, None]
+        return self.norm_grad(grad, x, sums, products, own, 0, count, weight, eps)
 
     def frozen_norm(
         self,
@@ -85,13 +93,25 @@ class Norms:
         eps: float,
     ) -> Tensor:
         """As `Backend.frozen_norm`."""
+        return self.elements(self.frozen(x, mean, var, weight, bias, eps))
+
+    def frozen_norm_source(
+        self,
+        x: FixedPoint,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """As `Backend.frozen_norm_source`."""
         return self.frozen(x, mean, var, weight, bias, eps)
 
     def frozen_norm_grad(
         self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
     ) -> Tensor:
         """As `Backend.frozen_norm_grad`."""
-        return self.frozen(grad, None, var, weight, None, eps)
+        return self.elements(self.frozen(grad, None, var, weight, None, eps))
 
     def group_norm(
         self,
@@ -102,7 +122,18 @@ class Norms:
         eps: float,
     ) -> Tensor:
         """As `Backend.group_norm`."""
-        return self.norm(x, sums, sums.shape[2], group_size(x, sums), weight, bias, eps)
+        return self.elements(self.group_norm_source(x, sums, weight, bias, eps))
+
+    def group_norm_source(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """As `Backend.group_norm_source`."""
+        return self.norm(x, sums, sums.shape[2], group_size(x, sums), weight, bias, eps, None)
 
     def group_norm_grad(
         self,
@@ -115,10 +146,7 @@ class Norms:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Backend.group_norm_grad`."""
         groups, count = sums.shape[2], group_size(x, sums)
-        return (
-            self.norm_grad(grad, x, sums, products, groups, count, weight, eps),
-            *self.norm_weight_grad(grad, x, sums, products, groups, count, eps),
-        )
+        return self.norm_grad(grad, x, sums, products, products, groups, count, weight, eps)
 
 
 def group_size(x: FixedPoint, sums: Tensor) -> int:

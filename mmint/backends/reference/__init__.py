@@ -5,7 +5,7 @@ every step is an exact integer; all else is int64. Other backends must give the 
 """
 
 from ..errors import check
-from .activation import relu, relu_grad
+from .activation import relu, relu_grad, relu_passed
 from .addition import add
 from .interpolation import resize, resize_grad, roi_align, roi_align_grad
 from .mapping import dequantize, quantize
@@ -13,12 +13,14 @@ from .max_pooling import max_pool2d, max_pool2d_grad
 from .norms import (
     batch_norm,
     batch_norm_grad,
-    batch_norm_weight_grad,
+    batch_norm_source,
     frozen_norm,
     frozen_norm_grad,
+    frozen_norm_source,
     frozen_norm_weight_grad,
     group_norm,
     group_norm_grad,
+    group_norm_source,
     layer_norm,
     layer_norm_grad,
     plane_products,
@@ -34,9 +36,11 @@ from .products import (
     matmul,
 )
 from .sgd import sgd_step
+from .source import elements
 
 name = 'reference'
 planes_last = False
+quantize_all = None
 
 __all__ = [
     'add',
@@ -44,18 +48,21 @@ __all__ = [
     'avg_pool2d_grad',
     'batch_norm',
     'batch_norm_grad',
-    'batch_norm_weight_grad',
+    'batch_norm_source',
     'channel_sum',
     'check',
     'conv2d',
     'conv2d_input_grad',
     'conv2d_weight_grad',
     'dequantize',
+    'elements',
     'frozen_norm',
     'frozen_norm_grad',
+    'frozen_norm_source',
     'frozen_norm_weight_grad',
     'group_norm',
     'group_norm_grad',
+    'group_norm_source',
     'layer_norm',
     'layer_norm_grad',
     'matmul',
@@ -66,8 +73,10 @@ __all__ = [
     'plane_sums',
     'planes_last',
     'quantize',
+    'quantize_all',
     'relu',
     'relu_grad',
+    'relu_passed',
     'resize',
     'resize_grad',
     'roi_align',

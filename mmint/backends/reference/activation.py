@@ -1,25 +1,42 @@
-"""ReLU, exact in float32 as it is, with one bit an element for its backward pass.
+"""ReLU and ReLU6, exact in float32 as they are, with one bit an element for its backward pass.
 
 PyTorch keeps the output for it.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..source import Source
+from .source import elements
 
-def relu(x: Tensor, inplace: bool) -> tuple[Tensor, Tensor]:
+
+def relu(x: Tensor, inplace: bool, ceiling: float = math.inf) -> tuple[Tensor, Tensor]:
     """As `Backend.relu`."""
-    positive = (x > 0).flatten()
-    bits = F.pad(positive, (0, -len(positive) % 8)).view(-1, 8).to(torch.uint8)
+    passed = _passed(x, ceiling)
+    made = torch.relu_(x) if inplace else torch.relu(x)
+    return made.clamp_(max=ceiling), passed
+
+
+def relu_passed(source: Source) -> Tensor:
+    """As `Backend.relu_passed`."""
+    assert source.ceiling is not None
+    return _passed(elements(source._replace(ceiling=None)), source.ceiling)
+
+
+def _passed(x: Tensor, ceiling: float) -> Tensor:
+    passed = ((x > 0) & ~(x >= ceiling)).flatten()
+    bits = F.pad(passed, (0, -len(passed) % 8)).view(-1, 8).to(torch.uint8)
     weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=x.device)
-    return torch.relu_(x) if inplace else torch.relu(x), (bits * weights).sum(1, dtype=torch.uint8)
+    return (bits * weights).sum(1, dtype=torch.uint8)
 
 
-def relu_grad(grad: Tensor, positive: Tensor) -> Tensor:
+def relu_grad(grad: Tensor, passed: Tensor) -> Tensor:
     """As `Backend.relu_grad`."""
     shifts = torch.arange(8, dtype=torch.uint8, device=grad.device)
-    kept = (positive[:, None] >> shifts & 1).flatten()[: grad.numel()].view(grad.shape)
+    kept = (passed[:, None] >> shifts & 1).flatten()[: grad.numel()].view(grad.shape)
     return torch.where(kept.bool(), grad, 0)

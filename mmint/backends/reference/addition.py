@@ -14,14 +14,20 @@ from torch import Tensor
 from ...numerics import RandomBits
 from ...numerics.float32 import split_sign
 from ..host.checks import check_operands
+from ..source import Source
 from .mapping import dequantize, mantissa_at, shared_exponent
+from .source import written
 
 # An operand whose exponent is lower than the other's by more than this is below 2**-25 of a unit.
 MAX_ALIGNMENT = 40
 
 
 def add(
-    x: Tensor, y: Tensor, bits: int, random: RandomBits | None, inplace: bool = False
+    x: Tensor | Source,
+    y: Tensor | Source,
+    bits: int,
+    random: RandomBits | None,
+    inplace: bool = False,
 ) -> Tensor:
     """As `Backend.add`.
 
@@ -30,6 +36,7 @@ def add(
     higher one, or, where that is 0, of the lower one.
     """
     check_operands(x, y)
+    x, y = written(x), written(y)
     draws: tuple[Tensor | None, Tensor | None] = (None, None)
     if random is not None:
         bits16 = random.draw(x.numel(), x.device).view(x.shape)

@@ -19,16 +19,19 @@ from ...numerics import FixedPoint, NonFiniteError, RandomBits, mantissa_dtype
 from ...numerics.fixed_point import ZEROS_EXPONENT
 from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
 from ...numerics.integers import shift_right_even, shift_right_stochastic
+from ..source import Source
+from .source import written
 
 
 def quantize(
-    x: Tensor,
+    x: Tensor | Source,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,
     exponents: tuple[int, ...] = (),
 ) -> FixedPoint:
     """As `Backend.quantize`."""
+    x = written(x)
     if largest is None:
         largest = largest_of(split_sign(x)[1], exponents)
     exponent = exponent_of(torch.as_tensor(largest, device=x.device).view(exponents), bits)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from ..norm import Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
+from ...backends import Running
+from ..norm import batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
 from ..operands import is_empty, is_float
 from ..registry import Scope, integer
 

@@ -7,6 +7,7 @@
 #ifndef MMINT_ARGUMENTS_H
 #define MMINT_ARGUMENTS_H
 
+#include "arithmetic/coefficients.h"
 #include "arithmetic/exponents.h"
 #include "arithmetic/philox.h"
 
@@ -23,6 +24,7 @@
     ALIKE(conv2d_input_grad, conv2d)         \
     ALIKE(conv2d_weight_grad, conv2d)        \
     KERNEL(dequantize)                       \
+    KERNEL(elements)                         \
     KERNEL(frozen_norm)                      \
     KERNEL(frozen_norm_weight_grad)          \
     KERNEL(interpolate)                      \
@@ -40,6 +42,7 @@
     KERNEL(quantize)                         \
     KERNEL(relu)                             \
     ALIKE(relu_grad, relu)                   \
+    ALIKE(relu_passed, elements)             \
     KERNEL(sgd_step)                         \
     KERNEL(transpose)                        \
     KERNEL(update_running)
@@ -60,16 +63,31 @@
 #define EXPONENTS(POINTER, INTEGER, name) POINTER(const int32_t, name) INTEGER(name##_step)
 #define EXPONENTS_OF(a, name) ((exponents_t){(a)->name, (a)->name##_step})
 
+/* What elements are a function of: elements/source.h; the ceiling is a pattern, or -1. */
+#define SOURCE(POINTER, INTEGER, name)                                                            \
+    POINTER(const float, name) POINTER(const void, name##_mantissas)                              \
+    POINTER(const coefficients_t, name##_coefficients)                                            \
+    INTEGER(name##_channels) INTEGER(name##_pixels) INTEGER(name##_per_image)                     \
+    INTEGER(name##_wide) INTEGER(name##_ceiling)
+#define SOURCE_OF(a, name)                                                                        \
+    ((source_t){(a)->name, (a)->name##_mantissas, (a)->name##_coefficients, (a)->name##_channels, \
+                (a)->name##_pixels, (int)(a)->name##_per_image, (int)(a)->name##_wide,            \
+                cut_at((a)->name##_ceiling)})
+
 /* ---- elements ---- */
 
 /* float32 (images, channels, pixels) to mantissas, int8 ones as (images, pixels, channels). Element
  * i of x has exponent i / run % count; `tops`: the largest magnitude of each, NULL where they are
  * not known. */
 #define ARGUMENTS_quantize(POINTER, INTEGER)                                                      \
-    POINTER(const float, x) POINTER(void, out) POINTER(const int32_t, tops)                       \
+    SOURCE(POINTER, INTEGER, x) POINTER(void, out) POINTER(const int32_t, tops)                     \
     POINTER(int32_t, exponents)                                                                   \
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(bits) INTEGER(count) INTEGER(run)   \
     RANDOM(INTEGER) INTEGER(threads)
+
+/* float32 elements of a source that is made, and their top; relu_passed: bits, as `relu` says. */
+#define ARGUMENTS_elements(POINTER, INTEGER)                                                      \
+    SOURCE(POINTER, INTEGER, x) POINTER(void, out) INTEGER(images) INTEGER(threads)
 
 /* n integers of `size` bytes. */
 #define ARGUMENTS_dequantize(POINTER, INTEGER)                                                    \
@@ -82,16 +100,16 @@
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(wide)                               \
     EXPONENTS(POINTER, INTEGER, exponent) INTEGER(threads)
 
-/* `out` may be x or y; a top that is not known is -1. Returns the top of the sum. */
+/* `out` may be x or y where they lie in memory; a top that is not known is -1. Returns the top of the sum. */
 #define ARGUMENTS_add(POINTER, INTEGER)                                                           \
-    POINTER(const float, x) POINTER(const float, y) POINTER(float, out)                           \
+    SOURCE(POINTER, INTEGER, x) SOURCE(POINTER, INTEGER, y) POINTER(float, out)                   \
     INTEGER(n) INTEGER(bits) INTEGER(top_x) INTEGER(top_y) RANDOM(INTEGER) INTEGER(threads)
 
-/* Element i of `positive` is bit i % 8 of byte i / 8; `out` may be x, which is relu_grad's incoming
- * gradient. Both return the top of the result. */
+/* Element i of `passed` is bit i % 8 of byte i / 8; `out` may be x, which is relu_grad's incoming
+ * gradient; `ceiling` is a pattern. Both return the top of the result. */
 #define ARGUMENTS_relu(POINTER, INTEGER)                                                          \
-    POINTER(const float, x) POINTER(float, out) POINTER(uint8_t, positive)                        \
-    INTEGER(n) INTEGER(threads)
+    POINTER(const float, x) POINTER(float, out) POINTER(uint8_t, passed)                          \
+    INTEGER(n) INTEGER(ceiling) INTEGER(threads)
 
 /* `planes` images of height x width; `place` is row * kernel_w + column in the window. Of
  * max_pool2d_grad x is the incoming gradient, `out` the input's. Both return the result's top. */
@@ -153,12 +171,13 @@
     INTEGER(planes) INTEGER(pixels) INTEGER(wide) INTEGER(threads)
 
 /* Sums are the totals of each group: `groups` in each image; 0: batch norm, where each channel is
- * one through all images. `count` is a group's elements. Returns the top of the result. */
+ * one through all images. `count` is a group's elements. Makes coefficients of each channel, or
+ * plane. */
 #define ARGUMENTS_norm(POINTER, INTEGER)                                                          \
-    POINTER(const void, x) POINTER(const int64_t, sums)                                           \
-    POINTER(const float, weight) POINTER(const float, bias) POINTER(float, out)                   \
-    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
-    INTEGER(wide) INTEGER(bits) EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
+    POINTER(const int64_t, sums) POINTER(const float, weight) POINTER(const float, bias)          \
+    POINTER(coefficients_t, coefficients)                                                         \
+    INTEGER(images) INTEGER(channels) INTEGER(groups) INTEGER(count) INTEGER(bits)                \
+    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
     INTEGER(threads)
 
 /* products[2][channels] for batch norm, [2][images][channels] for group norm. Returns the result's
@@ -184,13 +203,12 @@
     INTEGER(channels) INTEGER(count) EXPONENTS(POINTER, INTEGER, exponent)                        \
     INTEGER(momentum) INTEGER(momentum_exponent) INTEGER(threads)
 
-/* mean NULL: the input's gradient, where x is the incoming one. Returns the top of the result. */
+/* mean NULL: of the input's gradient, where the exponents are the incoming one's. */
 #define ARGUMENTS_frozen_norm(POINTER, INTEGER)                                                   \
-    POINTER(const void, x) POINTER(const float, mean) POINTER(const float, var)                   \
-    POINTER(const float, weight) POINTER(const float, bias) POINTER(float, out)                   \
-    INTEGER(images) INTEGER(channels) INTEGER(pixels)                                             \
-    INTEGER(wide) INTEGER(bits) EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
-    INTEGER(threads)
+    POINTER(const float, mean) POINTER(const float, var)                                          \
+    POINTER(const float, weight) POINTER(const float, bias)                                       \
+    POINTER(coefficients_t, coefficients)                                                         \
+    INTEGER(channels) INTEGER(bits) EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)
 
 #define ARGUMENTS_frozen_norm_weight_grad(POINTER, INTEGER)                                       \
     POINTER(const int64_t, products) POINTER(const float, mean) POINTER(const float, var)         \

@@ -6,6 +6,9 @@ from torch import Tensor
 
 from ....numerics import FixedPoint
 from ....numerics.wide import multiply, narrow, to_float
+from ...running import Running
+from ...source import Source
+from ..source import elements
 from .coefficients import (
     affine,
     backward_coefficients,
@@ -13,6 +16,7 @@ from .coefficients import (
     forward_coefficients,
     parameter_of,
 )
+from .running import update_running
 from .statistics import exponents_by_group, rstd_of, slope
 
 
@@ -23,8 +27,26 @@ def batch_norm(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
+    running: Running | None = None,
 ) -> Tensor:
     """As `Backend.batch_norm`."""
+    return elements(batch_norm_source(x, sums, count, weight, bias, eps, running))
+
+
+def batch_norm_source(
+    x: FixedPoint,
+    sums: Tensor,
+    count: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    running: Running | None = None,
+) -> Source:
+    """As `Backend.batch_norm_source`."""
+    if running is not None:
+        update_running(running.mean, running.var, x, sums, count, running.momentum)
+        if running.batches is not None:
+            running.batches.add_(1)
     rstd = rstd_of(sums, count, x, eps)
     channels = x.mantissa.shape[1]
     scale = multiply(parameter_of(weight, 1, channels, x), rstd)
@@ -41,21 +63,16 @@ def batch_norm_grad(
     count: int,
     weight: Tensor | None,
     eps: float,
-) -> Tensor:
+    own: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """As `Backend.batch_norm_grad`."""
     rstd = rstd_of(sums, count, x, eps)
     scale = multiply(parameter_of(weight, 1, x.mantissa.shape[1], x), rstd)
     p, q, r, exponent = backward_coefficients(
         scale[:, None], rstd, sums, products[:, :, None], count, grad, x
     )
-    return bilinear(grad, x, p.t(), q[None], r[None], exponent[None])
-
-
-def batch_norm_weight_grad(
-    grad: FixedPoint, x: FixedPoint, sums: Tensor, products: Tensor, count: int, eps: float
-) -> tuple[Tensor, Tensor]:
-    """As `Backend.batch_norm_weight_grad`."""
-    rstd = rstd_of(sums, count, x, eps)
-    dweight = slope(sums[0], products, count, rstd)
+    dx = bilinear(grad, x, p.t(), q[None], r[None], exponent[None])
+    own = products if own is None else own
     of_grad, of_x = (exponents_by_group(t, rstd.mantissa.shape) for t in (grad, x))
-    return to_float(dweight.shifted(of_grad + of_x)), to_float(narrow(products[0], of_grad))
+    dweight = slope(sums[0], own, count, rstd).shifted(of_grad + of_x)
+    return dx, to_float(dweight), to_float(narrow(own[0], of_grad))

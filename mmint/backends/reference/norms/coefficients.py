@@ -20,6 +20,7 @@ from ....numerics.wide import (
     to_integers,
     top_exponent,
 )
+from ...source import Source
 from .statistics import exactly, exponents_by_group, planes_of, scatter
 
 SCALE_BITS = 22
@@ -89,10 +90,10 @@ def backward_coefficients(
     return p, q, -sums.new_tensor(means), exponent
 
 
-def affine(x: FixedPoint, a: Tensor, b: Tensor, exponent: Tensor) -> Tensor:
-    """``a * X + b`` as float32 of the shape of ``x``; coefficients (N or 1, C)."""
-    total = a[..., None] * planes_of(x) + b[..., None]
-    return _planes_to_float(total, exponent, x)
+def affine(x: FixedPoint, a: Tensor, b: Tensor, exponent: Tensor) -> Source:
+    """``a * X + b``; coefficients (N or 1, C)."""
+    made = torch.stack([a, torch.zeros_like(a), b, exponent.expand_as(a)], -1)
+    return Source(x, made.flatten(0, 1))
 
 
 def bilinear(

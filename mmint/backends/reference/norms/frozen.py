@@ -18,6 +18,8 @@ from ....numerics.wide import (
     to_integers,
     top_exponent,
 )
+from ...source import Source
+from ..source import elements
 from .coefficients import SCALE_BITS, affine, parameter_of, shared
 from .statistics import exponents_by_group
 
@@ -31,6 +33,18 @@ def frozen_norm(
     eps: float,
 ) -> Tensor:
     """As `Backend.frozen_norm`."""
+    return elements(frozen_norm_source(x, mean, var, weight, bias, eps))
+
+
+def frozen_norm_source(
+    x: FixedPoint,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Source:
+    """As `Backend.frozen_norm_source`."""
     rstd = _rstd(var, eps)
     scale = multiply(parameter_of(weight, 1, len(var), x), rstd)
     offset = add(parameter_of(bias, 0, len(var), x), -multiply(from_float(mean), scale))
@@ -47,7 +61,7 @@ def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: 
     scale = scale.shifted(exponents_by_group(grad, var.shape))
     exponent = shared(top_exponent(scale, SCALE_BITS))
     p = to_integers(scale, exponent)
-    return affine(grad, p[None], torch.zeros_like(p)[None], exponent[None])
+    return elements(affine(grad, p[None], torch.zeros_like(p)[None], exponent[None]))
 
 
 def frozen_norm_weight_grad(

@@ -7,6 +7,8 @@ from torch import Tensor
 from ....numerics import FixedPoint
 from ....numerics.wide import Wide, add, multiply, narrow, to_float
 from ...host.norm import group_size
+from ...source import Source
+from ..source import elements
 from .coefficients import (
     affine,
     backward_coefficients,
@@ -21,6 +23,13 @@ def group_norm(
     x: FixedPoint, sums: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
     """As `Backend.group_norm`."""
+    return elements(group_norm_source(x, sums, weight, bias, eps))
+
+
+def group_norm_source(
+    x: FixedPoint, sums: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Source:
+    """As `Backend.group_norm_source`."""
     groups, channels = sums.shape[2], x.mantissa.shape[1]
     count = group_size(x, sums)
     rstd = rstd_of(sums, count, x, eps)[..., None]

@@ -12,16 +12,16 @@ from ....numerics.wide import Wide, add, divide, from_integers, from_number, mul
 from ...host.checks import checked_count
 
 
-def plane_sums(x: FixedPoint) -> Tensor:
+def plane_sums(x: FixedPoint, joined: bool = False) -> Tensor:
     """As `Backend.plane_sums`."""
-    planes = planes_of(x)
-    return torch.stack([planes.sum(2), planes.square().sum(2)])
+    return plane_products(x, x, joined)
 
 
-def plane_products(grad: FixedPoint, x: FixedPoint) -> Tensor:
+def plane_products(grad: FixedPoint, x: FixedPoint, joined: bool = False) -> Tensor:
     """As `Backend.plane_products`."""
     planes = planes_of(grad)
-    return torch.stack([planes.sum(2), (planes * planes_of(x)).sum(2)])
+    sums = torch.stack([planes.sum(2), (planes * planes_of(x)).sum(2)])
+    return sums.sum(1) if joined else sums
 
 
 def planes_of(x: FixedPoint) -> Tensor:

@@ -28,10 +28,16 @@ static int is_usual(const addition_t *a, int bits) {
 static int any_mantissa(const sum_t *s, int t, uint32_t top, int bits, long n) {
     uint16_t drawn[GROUP] = {0};
     if (field_of(top)) return 1;
-    for (long i = 0; top && i < n; i++) {
-        if (s->stochastic && i % GROUP == 0) draw_group(&s->key, (uint64_t)i / GROUP, drawn);
-        const uint32_t seen = seen_by(t, drawn[i % GROUP]);
-        if (map_one(pattern_of(s->x[t][i]), exponent_of(top, bits), s->stochastic, seen)) return 1;
+    for (long first = 0; top && first < n; first += READ) {
+        float buffer[READ];
+        const long count = least(READ, n - first);
+        const float *x = read_source(&s->x[t], first, count, buffer);
+        for (long i = 0; i < count; i++) {
+            if (s->stochastic && i % GROUP == 0)
+                draw_group(&s->key, (uint64_t)(first + i) / GROUP, drawn);
+            const uint32_t seen = seen_by(t, drawn[i % GROUP]);
+            if (map_one(pattern_of(x[i]), exponent_of(top, bits), s->stochastic, seen)) return 1;
+        }
     }
     return 0;
 }
@@ -41,15 +47,31 @@ static int prepare(const add_args *a, sum_t *s) {
     const int bits = (int)a->bits;
     uint32_t top[2];
     int counts[2];
-    *s = (sum_t){.x = {a->x, a->y}, .stochastic = (int)a->stochastic, .key = key_of(RANDOM_OF(a))};
+    *s = (sum_t){.x = {SOURCE_OF(a, x), SOURCE_OF(a, y)},
+                 .stochastic = (int)a->stochastic,
+                 .key = key_of(RANDOM_OF(a))};
     for (int t = 0; t < 2; t++) {
-        top[t] = known[t] >= 0 ? (uint32_t)known[t] : top_magnitude(s->x[t], a->n, (int)a->threads);
+        top[t] =
+            known[t] >= 0 ? (uint32_t)known[t] : top_of_source(&s->x[t], a->n, (int)a->threads);
         if (!is_finite(top[t])) return NOT_FINITE;
         counts[t] = any_mantissa(s, t, top[t], bits, a->n);
     }
     s->plan = addition_of(top[0], counts[0], top[1], counts[1], bits);
     s->usual = is_usual(&s->plan, bits);
     return OK;
+}
+
+static uint32_t add_some(const sum_t *s, float *out, long first, long n) {
+    float buffers[2][READ];
+    const long step = s->x[0].mantissas || s->x[1].mantissas ? READ : n;
+    uint32_t top = 0;
+    for (long i = 0; i < n; i += step) {
+        const long at = first + i, count = least(step, n - i);
+        const float *x[2];
+        for (int t = 0; t < 2; t++) x[t] = read_source(&s->x[t], at, count, buffers[t]);
+        top = (uint32_t)most(top, level->add(s, x, out + i, at, count));
+    }
+    return top;
 }
 
 int64_t add(const add_args *a) {
@@ -59,7 +81,8 @@ int64_t add(const add_args *a) {
     uint32_t top = 0;
 #pragma omp parallel for num_threads((int)a->threads) reduction(max : top) if (chunks > 1)
     for (long c = 0; c < chunks; c++) {
-        const uint32_t t = level->add(&s, a->out, c * CHUNK, least(CHUNK, a->n - c * CHUNK));
+        const uint32_t t =
+            add_some(&s, a->out + c * CHUNK, c * CHUNK, least(CHUNK, a->n - c * CHUNK));
         if (t > top) top = t;
     }
     return top;

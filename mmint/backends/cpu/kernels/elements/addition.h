@@ -4,9 +4,10 @@
 
 #include "arithmetic/addition.h"
 #include "random.h"
+#include "source.h"
 
 typedef struct addition {
-    const float *x[2];
+    source_t x[2];
     addition_t plan;
     int usual; /* do powers of two and int32 do? See addition.c. */
     int stochastic;

@@ -9,6 +9,7 @@
 #include "levels/level.h"
 #include "mapping_loops.h"
 #include "memory.h"
+#include "source.h"
 #include "status.h"
 
 enum { CHUNK = 1 << 15 };
@@ -50,12 +51,43 @@ static int exponents_of_tops(int32_t *tops, long from, long to, long count, int 
     return OK;
 }
 
-static void round_blocks(const float *x, void *out, long n, const blocks_t *exponents, int wide,
+/* The same of a source that is made, whose blocks hold whole planes. */
+static int tops_of_planes(const source_t *s, long planes, long count, long run, int32_t *tops,
+                          int threads) {
+    uint32_t *of = allocate(sizeof *of * (size_t)(planes + 1));
+    if (!of) return NO_MEMORY;
+#pragma omp parallel for num_threads(threads) if (planes * s->pixels > CHUNK)
+    for (long plane = 0; plane < planes; plane++) of[plane] = top_of_plane(s, plane);
+    memset(tops, 0, sizeof *tops * (size_t)count);
+    for (long plane = 0; plane < planes; plane++) {
+        int32_t *top = &tops[plane * s->pixels / run % count];
+        *top = (int32_t)most(*top, of[plane]);
+    }
+    free(of);
+    return OK;
+}
+
+/* As `level->round`, of elements first ... first + n - 1 of a source. */
+static void round_some(const source_t *s, void *out, long first, long n, const blocks_t *exponents,
+                       int wide, const philox_key *key) {
+    if (!s->mantissas) {
+        level->round(s->x + first, out, first, n, exponents, wide, key);
+        return;
+    }
+    float buffer[READ];
+    for (long i = 0; i < n; i += READ) {
+        const long count = least(READ, n - i);
+        level->round(read_source(s, first + i, count, buffer), (char *)out + (wide ? 2 : 1) * i,
+                     first + i, count, exponents, wide, key);
+    }
+}
+
+static void round_blocks(const source_t *s, void *out, long n, const blocks_t *exponents, int wide,
                          const philox_key *key, int threads) {
     const long chunks = div_up(n, CHUNK);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
     for (long c = 0; c < chunks; c++)
-        level->round(x + c * CHUNK, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
+        round_some(s, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
                      least(CHUNK, n - c * CHUNK), exponents, wide, key);
 }
 
@@ -85,7 +117,8 @@ static int map_blocks(const quantize_args *a, long n, int rounds, const philox_k
 
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
                int threads) {
-    round_blocks(x, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
+    const source_t source = {.x = x};
+    round_blocks(&source, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
 }
 
 /* ---- (C, pixels) to (pixels, C), bytes ---- */
@@ -105,8 +138,9 @@ void channels_last(const int8_t *from, int8_t *to, long images, long channels, l
 
 enum { BLOCK_CHANNELS = 64, BLOCK_PIXELS = 2048 };
 
-static int round_channels_last(const float *x, int8_t *out, long images, long channels, long pixels,
-                               const blocks_t *exponents, const philox_key *key, int threads) {
+static int round_channels_last(const source_t *s, int8_t *out, long images, long channels,
+                               long pixels, const blocks_t *exponents, const philox_key *key,
+                               int threads) {
     const long size = least(pixels, BLOCK_PIXELS), strips = div_up(pixels, size);
     const long parts = div_up(channels, BLOCK_CHANNELS), jobs = images * parts * strips;
     int failed = 0;
@@ -126,10 +160,9 @@ static int round_channels_last(const float *x, int8_t *out, long images, long ch
             const long first = (n * channels + c) * pixels + p;
             int8_t *to = out + (n * pixels + p) * channels + c;
             if (strips == 1) /* the channels follow each other */
-                level->round(x + first, block, first, here * pixels, exponents, 0, key);
+                round_some(s, block, first, here * pixels, exponents, 0, key);
             for (long i = 0; strips > 1 && i < here; i++)
-                level->round(x + first + i * pixels, block + i * size, first + i * pixels, count,
-                             exponents, 0, key);
+                round_some(s, block + i * size, first + i * pixels, count, exponents, 0, key);
             level->transpose(block, size, to, channels, here, count);
         }
         free(block);
@@ -144,20 +177,23 @@ int64_t quantize(const quantize_args *a) {
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
     const philox_key *drawn = a->stochastic ? &key : NULL;
     const blocks_t blocks = {a->exponents, a->count, a->run};
-    const float *x = a->x;
+    const source_t source = SOURCE_OF(a, x);
     int status;
-    if (a->tops || a->count == 1) {
+    if (a->tops || a->count == 1 || source.mantissas) {
         if (a->tops)
             memcpy(a->exponents, a->tops, sizeof *a->tops * (size_t)a->count);
-        else
-            a->exponents[0] = (int32_t)top_magnitude(x, n, threads);
+        else if (!source.mantissas)
+            a->exponents[0] = (int32_t)top_magnitude(source.x, n, threads);
+        else if (tops_of_planes(&source, n ? n / source.pixels : 0, a->count, a->run, a->exponents,
+                                threads))
+            return NO_MEMORY;
         status = exponents_of_tops(a->exponents, 0, a->count, a->count, (int)a->bits);
-        if (!status && !transposed) round_blocks(x, a->out, n, &blocks, wide, drawn, threads);
+        if (!status && !transposed) round_blocks(&source, a->out, n, &blocks, wide, drawn, threads);
     } else {
         status = map_blocks(a, n, !transposed, drawn);
     }
     if (status || !transposed) return status;
-    return round_channels_last(x, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
+    return round_channels_last(&source, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
                                threads);
 }
 

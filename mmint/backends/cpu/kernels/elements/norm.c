@@ -42,8 +42,7 @@ int64_t norm(const norm_args *a) {
     const statistics_t s = statistics(a->sums, a->images, a->channels, a->groups, a->count,
                                       EXPONENTS_OF(a, exponent), EPS_OF(a));
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
-    coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
-    if (!made) return NO_MEMORY;
+    coefficients_t *made = a->coefficients;
     int failed = 0;
 #pragma omp parallel for num_threads((int)a->threads) \
     reduction(| : failed) if (rows * a->channels > MANY)
@@ -58,12 +57,7 @@ int64_t norm(const norm_args *a) {
             made[at] = forward_coefficients(scale, bias, s.s1[group], a->count, (int)a->bits);
         }
     }
-    const planes_t planes = {a->x,        NULL,      a->out,       a->images,
-                             a->channels, a->pixels, (int)a->wide, (int)a->threads};
-    int64_t result = NOT_FINITE;
-    if (!failed) result = combine(&planes, made, a->groups != 0);
-    free(made);
-    return result;
+    return failed ? NOT_FINITE : OK;
 }
 
 int64_t norm_grad(const norm_grad_args *a) {
@@ -157,27 +151,18 @@ static int frozen_rstd(float var, wide_t eps, wide_t *rstd) {
 }
 
 int64_t frozen_norm(const frozen_norm_args *a) {
-    coefficients_t *made = allocate(sizeof *made * (size_t)a->channels);
-    if (!made) return NO_MEMORY;
-    int failed = 0;
-#pragma omp parallel for num_threads((int)a->threads) reduction(| : failed) if (a->channels > MANY)
+    coefficients_t *made = a->coefficients;
     for (long c = 0; c < a->channels; c++) {
         wide_t rstd, weight, bias, mean;
         if (frozen_rstd(a->var[c], EPS_OF(a), &rstd) || parameter(a->weight, c, 1, &weight) ||
-            parameter(a->bias, c, 0, &bias) || parameter(a->mean, c, 0, &mean)) {
-            failed = 1;
-            continue;
-        }
+            parameter(a->bias, c, 0, &bias) || parameter(a->mean, c, 0, &mean))
+            return NOT_FINITE;
         const wide_t scale = multiply(weight, rstd);
         const wide_t offset = plus(bias, negated(multiply(mean, scale)));
         const int exponent = exponent_at(EXPONENTS_OF(a, exponent), c);
         made[c] = forward_coefficients(shifted(scale, exponent), offset, 0, 1, (int)a->bits);
     }
-    const planes_t planes = {a->x,        NULL,      a->out,       a->images,
-                             a->channels, a->pixels, (int)a->wide, (int)a->threads};
-    const int64_t result = failed ? NOT_FINITE : (int64_t)combine(&planes, made, 0);
-    free(made);
-    return result;
+    return OK;
 }
 
 int64_t frozen_norm_weight_grad(const frozen_norm_weight_grad_args *a) {

@@ -19,8 +19,8 @@ int64_t transpose(const transpose_args *a) {
     return OK;
 }
 
-static uint32_t combine16(const int16_t *a, const int16_t *b, float *out, long n,
-                          const coefficients_t *c) {
+uint32_t combine16(const int16_t *a, const int16_t *b, float *out, long n,
+                   const coefficients_t *c) {
     const scale_t scale = scale_at((int)c->exponent);
     uint32_t top = 0;
     for (long i = 0; i < n; i++) {

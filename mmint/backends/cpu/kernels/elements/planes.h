@@ -12,6 +12,9 @@ typedef struct {
     int wide, threads;
 } planes_t;
 
+/* p * a + q * b + r of n mantissas, b may be NULL; returns the largest magnitude written. */
+uint32_t combine16(const int16_t *a, const int16_t *b, float *out, long n, const coefficients_t *c);
+
 /* Coefficients [channels], or [images][channels]; returns the largest magnitude written. */
 uint32_t combine(const planes_t *planes, const coefficients_t *coefficients, int per_image);
 

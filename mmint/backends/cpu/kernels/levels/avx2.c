@@ -30,6 +30,7 @@
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
 #include "elements/pooling_loops.h"
+#include "elements/source_loops.h"
 #include "products/winograd_grad_loops.h"
 #include "products/winograd_loops.h"
 
@@ -175,12 +176,13 @@ INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uin
     if (key) philox_lanes_words(&lanes, key, drawn);
 }
 
-INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, int stochastic) {
+INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, long first, long n,
+                          int stochastic) {
     const addition_t *a = &s->plan;
     const int higher = !a->counts[0] || (a->counts[1] && a->exponent[1] > a->exponent[0]);
     const philox_constants constants = philox_constants_of(&s->key, higher);
     const philox_constants *key = stochastic ? &constants : NULL;
-    const float *x = s->x[higher], *y = s->x[!higher];
+    const float *x = of[higher], *y = of[!higher];
     lanes_t l = {.back = _mm256_set1_ps(scale_of(a->low)),
                  .alignment = _mm_cvtsi32_si128(a->high - a->low),
                  .top = _mm256_setzero_si256()};
@@ -192,11 +194,10 @@ INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, int st
     drawn_t drawn = {{{_mm256_setzero_si256()}}};
     uint64_t next = (uint64_t)first / GROUP;
     if (key) philox_vectors(key, next, &drawn);
-    long i = first;
-    for (; i + GROUP <= first + n; i += GROUP)
-        add_span(&l, x + i, y + i, out + i, ++next, &drawn, key);
-    if (i < first + n) {
-        const size_t size = sizeof(float) * (size_t)(first + n - i);
+    long i = 0;
+    for (; i + GROUP <= n; i += GROUP) add_span(&l, x + i, y + i, out + i, ++next, &drawn, key);
+    if (i < n) {
+        const size_t size = sizeof(float) * (size_t)(n - i);
         float rest[2][GROUP] = {{0}};
         memcpy(rest[0], x + i, size);
         memcpy(rest[1], y + i, size);
@@ -209,9 +210,9 @@ INLINE uint32_t add_usual(const sum_t *s, float *out, long first, long n, int st
     return top;
 }
 
-static uint32_t add_avx2(const sum_t *s, float *out, long first, long n) {
-    if (!s->usual) return add_loop(s, out, first, n);
-    return s->stochastic ? add_usual(s, out, first, n, 1) : add_usual(s, out, first, n, 0);
+static uint32_t add_avx2(const sum_t *s, const float *const *x, float *out, long first, long n) {
+    if (!s->usual) return add_loop(s, x, out, first, n);
+    return s->stochastic ? add_usual(s, x, out, first, n, 1) : add_usual(s, x, out, first, n, 0);
 }
 
 /* ---- ReLU ---- */
@@ -227,34 +228,36 @@ INLINE uint32_t largest(__m256i top) {
     return top_loop(lanes, 8);
 }
 
-static uint32_t relu_avx2(const float *x, float *out, uint8_t *positive, long n) {
-    const __m256 zero = _mm256_setzero_ps();
+static uint32_t relu_avx2(const float *x, float *out, uint8_t *passed, long n, float ceiling) {
+    const __m256 zero = _mm256_setzero_ps(), most = _mm256_set1_ps(ceiling);
     __m256i seen = _mm256_setzero_si256();
     long i = 0;
     for (; i + 8 <= n; i += 8) {
         const __m256 v = _mm256_loadu_ps(x + i);
-        positive[i / 8] = (uint8_t)_mm256_movemask_ps(_mm256_cmp_ps(v, zero, _CMP_GT_OQ));
+        const __m256 above = _mm256_cmp_ps(v, zero, _CMP_GT_OQ);
+        const __m256 below = _mm256_cmp_ps(v, most, _CMP_NGE_UQ);
+        passed[i / 8] = (uint8_t)_mm256_movemask_ps(_mm256_and_ps(above, below));
         /* not v < 0, so that NaN and -0 stay, as in PyTorch */
         const __m256 negative = _mm256_cmp_ps(v, zero, _CMP_LT_OQ);
-        const __m256 made = _mm256_andnot_ps(negative, v);
+        const __m256 made = _mm256_min_ps(most, _mm256_andnot_ps(negative, v));
         _mm256_storeu_ps(out + i, made);
         seen = larger(seen, made);
     }
-    return relu_rest(x, out, positive, i, n, largest(seen));
+    return relu_rest(x, out, passed, i, n, ceiling, largest(seen));
 }
 
-static uint32_t relu_grad_avx2(const float *g, float *out, const uint8_t *positive, long n) {
+static uint32_t relu_grad_avx2(const float *g, float *out, const uint8_t *passed, long n) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     __m256i seen = _mm256_setzero_si256();
     long i = 0;
     for (; i + 8 <= n; i += 8) {
-        const __m256i bits = _mm256_and_si256(_mm256_set1_epi32(positive[i / 8]), bit);
+        const __m256i bits = _mm256_and_si256(_mm256_set1_epi32(passed[i / 8]), bit);
         const __m256 kept = _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, bit));
         const __m256 made = _mm256_and_ps(kept, _mm256_loadu_ps(g + i));
         _mm256_storeu_ps(out + i, made);
         seen = larger(seen, made);
     }
-    return relu_grad_rest(g, out, positive, i, n, largest(seen));
+    return relu_grad_rest(g, out, passed, i, n, largest(seen));
 }
 
 void fill_avx2(level_t *t) {
@@ -280,6 +283,8 @@ void fill_avx2(level_t *t) {
     t->relu_grad = relu_grad_avx2;
     t->sums8 = sums8;
     t->combine8 = combine8_loop;
+    t->extremes8 = extremes8_loop;
+    t->cut = cut_loop;
     t->layer_norm = layer_norm_loop;
     t->layer_norm_grad = layer_norm_grad_loop;
     t->average = average_loop;

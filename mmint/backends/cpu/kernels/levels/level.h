@@ -91,15 +91,20 @@ typedef struct {
     /* to[p * to_row + c] = from[c * from_row + p] */
     void (*transpose)(const int8_t *from, long from_row, int8_t *to, long to_row, long channels,
                       long pixels);
-    /* Elements first, a multiple of GROUP, ... first + n - 1. Returns the top. */
-    uint32_t (*add)(const struct addition *s, float *out, long first, long n);
-    uint32_t (*relu)(const float *x, float *out, uint8_t *positive, long n);
-    uint32_t (*relu_grad)(const float *grad, float *out, const uint8_t *positive, long n);
+    /* n elements, the first of which has number `first`, a multiple of GROUP. Returns the top. */
+    uint32_t (*add)(const struct addition *s, const float *const *x, float *out, long first,
+                    long n);
+    uint32_t (*relu)(const float *x, float *out, uint8_t *passed, long n, float ceiling);
+    uint32_t (*relu_grad)(const float *grad, float *out, const uint8_t *passed, long n);
     /* Adds the sums of a and of a * b. */
     void (*sums8)(const int8_t *a, const int8_t *b, long n, int64_t *sum);
     /* p * a + q * b + r, b may be NULL. Returns the top. */
     uint32_t (*combine8)(const int8_t *a, const int8_t *b, float *out, long n,
                          const struct coefficients *c);
+    /* The smallest and the largest of n > 0 mantissas. */
+    void (*extremes8)(const int8_t *x, long n, int8_t *low, int8_t *high);
+    /* As ReLU with this ceiling, in place. Returns the top. */
+    uint32_t (*cut)(float *x, long n, float ceiling);
     /* A row of layer norm. */
     uint32_t (*layer_norm)(const struct layer_forward *f, long row, int16_t *scratch);
     uint32_t (*layer_norm_grad)(const struct layer_backward *b, long row, int16_t *scratch,

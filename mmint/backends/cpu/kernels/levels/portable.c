@@ -8,6 +8,7 @@
 #include "elements/mapping_loops.h"
 #include "elements/planes_loops.h"
 #include "elements/pooling_loops.h"
+#include "elements/source_loops.h"
 #include "elements/sgd_loops.h"
 #include "products/depthwise_loops.h"
 #include "products/tile.h"
@@ -96,6 +97,8 @@ void fill_portable(level_t *t) {
         .relu_grad = relu_grad_loop,
         .sums8 = sums8_loop,
         .combine8 = combine8_loop,
+        .extremes8 = extremes8_loop,
+        .cut = cut_loop,
         .layer_norm = layer_norm_loop,
         .layer_norm_grad = layer_norm_grad_loop,
         .average = average_loop,

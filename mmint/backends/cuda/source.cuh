@@ -1,0 +1,52 @@
+/* Elements in the order of the logical shape, read where they lie or made where they are read:
+ * arithmetic/source.h. */
+#pragma once
+
+#include "arithmetic/source.h"
+#include "device.cuh"
+
+/* float32 in memory; or, where `x` is NULL, made of mantissas (images, pixels, channels) with
+ * coefficients [channels], or [images][channels]. `ceiling` is a pattern, or -1. */
+struct source {
+    const uint32_t *x;
+    const void *mantissas;
+    const coefficients_t *coefficients;
+    int64_t channels, pixels, per_image, wide, ceiling;
+};
+
+__device__ __forceinline__ int64_t mantissa_at(const source &s, int64_t i) {
+    return s.wide ? ((const int16_t *)s.mantissas)[i] : ((const int8_t *)s.mantissas)[i];
+}
+
+/* A plane of a source that is made: its elements, and where its first mantissa is. */
+struct plane {
+    int64_t first, end, place;
+    const coefficients_t *coefficients;
+};
+
+__device__ __forceinline__ plane no_plane() { return {0, 0, 0, nullptr}; }
+
+/* Element i of a source that is made; `at` is the plane of an element before, or none. */
+__device__ __forceinline__ float made_at(const source &s, plane &at, int64_t i, cut_t cut) {
+    if (i < at.first || i >= at.end) {
+        const int64_t number = quotient(i, s.pixels), image = quotient(number, s.channels);
+        const int64_t channel = number - image * s.channels;
+        at = {number * s.pixels, (number + 1) * s.pixels, image * s.pixels * s.channels + channel,
+              s.coefficients + (s.per_image ? number : channel)};
+    }
+    const int64_t x = mantissa_at(s, at.place + (i - at.first) * s.channels);
+    return s.wide ? made_of(x, at.coefficients, cut) : made_of8((int32_t)x, at.coefficients, cut);
+}
+
+/* The pattern of element i of any source. */
+__device__ __forceinline__ uint32_t element(const source &s, plane &at, int64_t i) {
+    return s.x ? s.x[i] : pattern_of(made_at(s, at, i, cut_at(s.ceiling)));
+}
+
+/* float32 that surely lies in memory. */
+struct in_memory {
+    const uint32_t *x;
+};
+__device__ __forceinline__ uint32_t element(const in_memory &s, plane &, int64_t i) {
+    return s.x[i];
+}

@@ -1,0 +1,76 @@
+"""Elements of norms that nobody has written: arguments of the kernels that read or write them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..host.arguments import ceiling_pattern
+from ..magnitudes import remember_magnitude
+from ..source import Source
+from .launch import THREADS, launch
+from .launcher import Argument
+from .zeroed import zeros
+
+TILE_CHANNELS, TILE_PIXELS = 32, 128
+
+
+def elements(source: Source) -> Tensor:
+    """As `Backend.elements`."""
+    return combine(source.x.mantissa, None, source.coefficients, source.ceiling)
+
+
+def written(x: Tensor | Source) -> Tensor:
+    """The elements in memory."""
+    return elements(x) if isinstance(x, Source) else x
+
+
+def combine(
+    first: Tensor, second: Tensor | None, made: Tensor, ceiling: float | None = None
+) -> Tensor:
+    """The elements, (N, C, ...) as ``first``, of coefficients for each plane or channel."""
+    device = first.device
+    out = torch.empty(first.shape, dtype=torch.float32, device=device)
+    top = zeros((), torch.int32, device)
+    first, second = channels_last(first), None if second is None else channels_last(second)
+    images, pixels, channels = first.shape
+    if out.numel():
+        launch(
+            'norm.cu', f'combine_{8 * first.element_size()}',
+            images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS), THREADS,
+            [(first, second, out, made, images, pixels, channels, int(len(made) != channels),
+              ceiling_pattern(ceiling), top)], device,
+        )  # fmt: skip
+    remember_magnitude(out, top)
+    return out
+
+
+def relu_passed(source: Source) -> Tensor:
+    """As `Backend.relu_passed`."""
+    n, device = source.x.mantissa.numel(), source.x.mantissa.device
+    out = torch.empty((n + 7) // 8, dtype=torch.uint8, device=device)
+    if n:
+        launch('activation.cu', 'relu_passed', -(-n // THREADS), THREADS,
+               [words_of(source), out, n], device)  # fmt: skip
+    return out
+
+
+def words_of(x: Tensor | Source) -> tuple[Argument, ...]:
+    """The struct ``source`` of source.cuh: contiguous float32, or what makes it."""
+    if isinstance(x, Tensor):
+        return x, None, None, 0, 0, 0, 0, -1
+    mantissa = channels_last(x.x.mantissa)
+    _, pixels, channels = mantissa.shape
+    per_image = int(len(x.coefficients) != channels)
+    wide = int(mantissa.dtype == torch.int16)
+    ceiling = ceiling_pattern(x.ceiling)
+    return None, mantissa, x.coefficients, channels, pixels, per_image, wide, ceiling
+
+
+def channels_last(mantissa: Tensor) -> Tensor:
+    """(N, C, ...) as contiguous (N, P, C): a view of what `map_planes` mapped."""
+    images, channels, *image = mantissa.shape
+    last = mantissa.movedim(1, -1).reshape(images, math.prod(image), channels)
+    return last.contiguous()

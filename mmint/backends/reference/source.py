@@ -1,0 +1,23 @@
+"""Elements that nobody has written, written: the definition of what readers of a source see."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...numerics.float32 import to_float32
+from ..source import Source
+
+
+def elements(source: Source) -> Tensor:
+    """As `Backend.elements`."""
+    x = source.x.mantissa.to(torch.int64)
+    planes = source.coefficients.view(-1, x.shape[1], *[1] * (x.dim() - 2), 4)
+    p, _, r, exponent = planes.unbind(-1)
+    made = to_float32(p * x + r, exponent.expand_as(x))
+    return made if source.ceiling is None else torch.relu(made).clamp(max=source.ceiling)
+
+
+def written(x: Tensor | Source) -> Tensor:
+    """The elements in memory."""
+    return elements(x) if isinstance(x, Source) else x

@@ -1,0 +1,92 @@
+"""What float32 elements are a function of, where nobody has written them to memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..numerics import FixedPoint
+from .running import Running
+
+
+class Source(NamedTuple):
+    """Elements ``p * X + r`` at their plane's exponent, rounded to float32, then cut.
+
+    Attributes:
+        x: mantissas (N, C, ...), laid out as the backend's norms read them.
+        coefficients: int64 (C, 4), or (N * C, 4): p, 0, r and the exponent of a channel, or of a
+            plane; made by an operation of the same backend.
+        ceiling: None, or what `Backend.relu` cuts at: infinity is ReLU's, 6 that of ReLU6.
+    """
+
+    x: FixedPoint
+    coefficients: Tensor
+    ceiling: float | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the elements."""
+        return self.x.mantissa.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the mantissas are."""
+        return self.x.mantissa.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the elements."""
+        return torch.float32
+
+    def reshape(self, size: tuple[int, ...]) -> Source:
+        """The elements as images of another shape, (N, C, ...) as before."""
+        return self._replace(x=self.x._replace(mantissa=self.x.mantissa.reshape(size)))
+
+    def numel(self) -> int:
+        """How many elements there are."""
+        return self.x.mantissa.numel()
+
+
+class Sources(Protocol):
+    """The operations of a backend that hand elements on unwritten, or write them.
+
+    Mappings and additions read sources as they read float32 (`Backend.quantize`, `Backend.add`).
+    """
+
+    def batch_norm_source(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        count: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        running: Running | None = None,
+    ) -> Source:
+        """What the elements of `Backend.batch_norm` are a function of; it updates ``running``."""
+
+    def frozen_norm_source(
+        self,
+        x: FixedPoint,
+        mean: Tensor,
+        var: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """What the elements of `Backend.frozen_norm` are a function of."""
+
+    def group_norm_source(
+        self,
+        x: FixedPoint,
+        sums: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+    ) -> Source:
+        """What the elements of `Backend.group_norm` are a function of."""
+
+    def elements(self, source: Source) -> Tensor:
+        """The elements of ``source``, float32 (N, C, ...), contiguous."""
