@@ -62,9 +62,10 @@ INLINE void take_scales(scales_t *s, const blocks_t *e, long start, long from, l
     }
 }
 
-/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
+/* A group of elements, whose random bits are `drawn`; draws those of the group `next`. Each has a
+ * scale of its own where there are `scales`. */
 INLINE void round_group(const float *x, void *out, drawn_t *drawn, uint64_t next,
-                        const float *scales, int wide, const philox_constants *key) {
+                        const float *scales, __m256 scale, int wide, const philox_constants *key) {
     __m256i made[4];
     philox_lanes lanes;
     if (key) lanes = philox_start(next);
@@ -76,7 +77,7 @@ INLINE void round_group(const float *x, void *out, drawn_t *drawn, uint64_t next
         for (int i = 0; i < 2; i++) {
             __m256i *to = &made[d % 2 * 2 + i];
             const __m256 v = _mm256_loadu_ps(x + 8 * i);
-            const __m256 scale = _mm256_loadu_ps(scales + 16 * d + 8 * i);
+            if (scales) scale = _mm256_loadu_ps(scales + 16 * d + 8 * i);
             if (key && !wide)
                 *to = fine_mantissas(v, scale, drawn_by(drawn, d, i));
             else
@@ -98,19 +99,28 @@ INLINE void round_run(const float *x, void *out, long first, long n, const block
     uint64_t group = (uint64_t)first / GROUP;
     drawn_t drawn = {{{_mm256_setzero_si256()}}};
     if (key) philox_vectors(key, group, &drawn);
-    for (long start = -(first % GROUP); start < n; start += GROUP) {
+    long start = -(first % GROUP);
+    while (start < n) {
         const long from = most(start, 0), to = least(start + GROUP, n), skipped = from - start;
         take_scales(&scales, e, start, from, to, key != NULL);
-        if (to - from == GROUP) {
-            round_group(x + from, (char *)out + size * from, &drawn, ++group, scales.of, wide, key);
-        } else {
-            float some[GROUP] = {0};
-            int16_t made[GROUP];
-            memcpy(some + skipped, x + from, 4 * (size_t)(to - from));
-            round_group(some, made, &drawn, ++group, scales.of, wide, key);
+        const __m256 scale = _mm256_loadu_ps(scales.of);
+        const long alike = start < 0 ? start : least(n, scales.alike);
+        if (start + GROUP <= alike) {
+            for (; start + GROUP <= alike; start += GROUP)
+                round_group(x + start, (char *)out + size * start, &drawn, ++group, NULL, scale,
+                            wide, key);
+            continue;
+        }
+        const int whole = to - from == GROUP;
+        float some[GROUP] = {0};
+        int16_t made[GROUP];
+        if (!whole) memcpy(some + skipped, x + from, 4 * (size_t)(to - from));
+        round_group(whole ? x + start : some, whole ? (char *)out + size * start : (char *)made,
+                    &drawn, ++group, scales.of, scale, wide, key);
+        if (!whole)
             memcpy((char *)out + size * from, (char *)made + size * skipped,
                    (size_t)(size * (to - from)));
-        }
+        start += GROUP;
     }
 }
 
