@@ -27,6 +27,8 @@ def bytes_moved(name: str, call: SimpleNamespace) -> dict[str, int]:
     moved = dict.fromkeys((INTEGER, FLOAT32), 0)
     if isinstance(getattr(call, 'x', None), nn.Parameter):  # a weight is mapped
         return moved
+    if name.endswith('_source'):  # coefficients are made of sums: whoever reads the source moves it
+        return moved
     for argument, value in vars(call).items():
         if argument in _ELSEWHERE or (argument == 'out' and name.endswith('weight_grad')):
             continue

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ..backends import Running
 from ..numerics import Role
-from ..ops import Mapper, Running, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
+from ..ops import Mapper, batch_norm, frozen_norm, group_norm, instance_norm, layer_norm
 from ..ops.opaque import opaque
 from ..ops.run import current_run
 from ..ops.scope import is_training

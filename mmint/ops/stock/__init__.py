@@ -1,7 +1,6 @@
 """Integer versions of the PyTorch functions that stock models call; importing registers them."""
 
 from . import (  # noqa: F401
-    activations,
     arithmetic,
     attention,
     convolutions,
