@@ -1,6 +1,5 @@
 """Differentiable operations in integer arithmetic: forward, input gradient, weight gradient."""
 
-from ..backends import Running
 from . import stock  # noqa: F401
 from .conv import conv, conv_transpose
 from .interpolation import resize, roi_align
@@ -11,7 +10,6 @@ from .run import begin_iteration, begin_replay
 
 __all__ = [
     'Mapper',
-    'Running',
     'batch_norm',
     'begin_iteration',
     'begin_replay',

@@ -41,7 +41,9 @@ def magnitudes_of(x: Tensor, known: int | Tensor | None) -> Tensor:
 
 
 def _on_device(known: int | Tensor, device: torch.device) -> Tensor:
-    return torch.as_tensor(known, dtype=torch.int32, device=device)
+    if isinstance(known, Tensor):  # a launch refuses one of another device
+        return known.to(torch.int32)
+    return torch.tensor(known, dtype=torch.int32, device=device)
 
 
 def _of_blocks(x: Tensor, count: int, run: int) -> Tensor:
