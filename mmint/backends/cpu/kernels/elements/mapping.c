@@ -88,7 +88,7 @@ static void round_blocks(const source_t *s, void *out, long n, const blocks_t *e
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (chunks > 1)
     for (long c = 0; c < chunks; c++)
         round_some(s, (char *)out + (wide ? 2 : 1) * c * CHUNK, c * CHUNK,
-                     least(CHUNK, n - c * CHUNK), exponents, wide, key);
+                   least(CHUNK, n - c * CHUNK), exponents, wide, key);
 }
 
 /* Looks for the exponents and, if it `rounds`, makes the mantissas: a part of the blocks at a time,
