@@ -95,7 +95,7 @@ class _Conv(Function):
         mapper: Mapper,
     ) -> Tensor:
         _check_fits(x, weight, geometry, mapper)
-        mapped_x = mapper(x, Role.INPUT, along_axis(x, 1, geometry.groups))
+        mapped_x = _map_images(x, Role.INPUT, geometry, mapper)
         save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper, ctx.geometry = mapper, geometry
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
@@ -135,7 +135,7 @@ class _ConvTranspose(Function):
         size: tuple[int, ...],
         mapper: Mapper,
     ) -> Tensor:
-        mapped_x = mapper(x, Role.INPUT, along_axis(x, 1, geometry.groups))
+        mapped_x = _map_images(x, Role.INPUT, geometry, mapper)
         save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
         backend, filters = mapper.backend(x), mapped_weight.forward
