@@ -320,12 +320,17 @@ class Comparison:
         return expected if len(expected) > 1 else expected[0]
 
     def addition(self, x, y, bits, random):
-        expected = reference.add(x, y, bits, random)
-        x, y = moved(x, self.device), moved(y, self.device)
-        self.assert_same_with_top(self.backend.add(x, y, bits, random), expected)
-        result = x.clone(memory_format=torch.contiguous_format)
-        assert self.backend.add(result, y, bits, random, inplace=True) is result
-        self.assert_same_with_top(result, expected)
+        there, other = moved(x, self.device), moved(y, self.device)
+        for axes in range(x.dim() + 1):
+            exponents = (*x.shape[:axes], *[1] * (x.dim() - axes)) if axes else ()
+            expected = reference.add(x, y, bits, random, exponents)
+            self.assert_same_with_top(
+                self.backend.add(there, other, bits, random, exponents), expected
+            )
+            result = there.clone(memory_format=torch.contiguous_format)
+            made = self.backend.add(result, other, bits, random, exponents, inplace=True)
+            assert made is result
+            self.assert_same_with_top(made, expected)
 
     def pooling(self, x, grad, windows):
         self.same('avg_pool2d', x, windows)
@@ -468,8 +473,10 @@ class Comparison:
                     (made, made, expected, expected),
                     (there, made, other, expected),
                 ):
-                    actual = self.backend.add(a, b, 16, BITS)
-                    self.assert_same_with_top(actual, reference.add(e, f, 16, BITS))
+                    for exponents in (), (len(other), 1, 1, 1), (*other.shape[:2], 1, 1):
+                        actual = self.backend.add(a, b, 16, BITS, exponents)
+                        expected_sum = reference.add(e, f, 16, BITS, exponents)
+                        self.assert_same_with_top(actual, expected_sum)
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

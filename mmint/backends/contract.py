@@ -158,12 +158,14 @@ class Backend(Activations, Interpolation, Sources, Protocol):
         y: Tensor | Source,
         bits: int,
         random: RandomBits | None,
+        exponents: tuple[int, ...] = (),
         inplace: bool = False,
     ) -> Tensor:
         """The sum of float32 ``x`` and ``y``, of one shape, each mapped to ``bits`` bits.
 
         Args:
-            x, y: float32, or what makes their elements.
+            x, y: float32, or what makes their elements, whole planes of which share an exponent.
+            exponents: their shape, () for one: the sizes of the first axes, then ones.
             inplace: whether the sum replaces ``x``, which lies in memory.
 
         Raises:

@@ -19,6 +19,7 @@ from .run import Moment, Site, current_run
 
 # Of additions: they keep nothing for a backward pass, so that wide mantissas cost no memory.
 SUM_BITS = 16
+LEAST_SHARING = 32  # elements of a sum that share an exponent: a group of random bits
 GRADIENTS = frozenset(
     {
         Role.GRADIENT,
@@ -104,10 +105,11 @@ class Mapper:
             NonFiniteError: if an element is infinite or not a number.
         """
         with naming(lambda: self.not_finite(role)):
-            left, right, random = source_of(x), source_of(y), self.random(role)
-            if inplace and isinstance(x, Deferred) and isinstance(left, Source):
-                return x.replace(self.backend(x).add(left, right, SUM_BITS, random))
-            return self.backend(x).add(left, right, SUM_BITS, random, inplace)
+            exponents = exponents_of_sum(x.shape) if self.exponents == FREE else ()
+            terms = source_of(x), source_of(y), SUM_BITS, self.random(role), exponents
+            if inplace and isinstance(x, Deferred) and isinstance(terms[0], Source):
+                return x.replace(self.backend(x).add(*terms))
+            return self.backend(x).add(*terms, inplace)
 
     def backend(self, x: Tensor | Source) -> Backend:
         """The backend for the device of ``x``."""
@@ -134,6 +136,18 @@ class Mapper:
 def along_axis(x: Tensor, axis: int, count: int) -> tuple[int, ...]:
     """The shape of ``count`` exponents along an axis of ``x``."""
     return tuple(count if i == axis else 1 for i in range(x.dim()))
+
+
+def exponents_of_sum(size: torch.Size) -> tuple[int, ...]:
+    """The shape of a sum's exponents: one for each index of the first two axes, planes of images.
+
+    Of one axis, or none, where fewer than `LEAST_SHARING` elements would share one: tokens are rows
+    of the first two axes, or of one.
+    """
+    for axes in (2, 1):
+        if math.prod(size[axes:]) >= LEAST_SHARING and math.prod(size[:axes]) > 1:
+            return (*size[:axes], *[1] * (len(size) - axes))
+    return ()
 
 
 def _article(role: Role) -> str:

@@ -1,6 +1,7 @@
 """Sums of two tensors: both mapped from one draw, aligned, added."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -24,7 +25,7 @@ from mmint.backends import NonFiniteError
 from mmint.numerics import Role
 from mmint.ops.addition import add
 from mmint.ops.checkpoint import make_checkpoint_replay
-from mmint.ops.mapper import SUM_BITS
+from mmint.ops.mapper import SUM_BITS, exponents_of_sum
 from mmint.ops.scope import current_place
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
@@ -101,6 +102,36 @@ def test_a_sum_is_unbiased(backend, bits):
     # A rounding deviates by at most half its unit, and float32 resolves the rest.
     deviation = (ones_place(x, bits) + ones_place(y, bits)) / 2
     assert (error < SIGMAS * deviation / math.sqrt(draws) + 2**-15 * deviation).all()
+
+
+@pytest.mark.parametrize(
+    'size, exponents',
+    [
+        ((2, 64, 7, 7), (2, 64, 1, 1)),  # planes of images
+        ((2, 64, 4, 4), (2, 1, 1, 1)),  # too small: images
+        ((2, 197, 128), (2, 197, 1)),  # tokens
+        ((197, 128), (197, 1)),
+        ((2, 8, 16, 3), (2, 8, 1, 1)),
+        ((4, 9), ()),  # too small: all
+        ((1, 500), ()),
+        ((500,), ()),
+        ((0, 3, 8, 8), ()),
+    ],
+)
+def test_planes_and_rows_of_a_sum_share_exponents(size, exponents):
+    assert exponents_of_sum(torch.Size(size)) == exponents
+
+
+def test_a_small_row_of_a_sum_keeps_its_bits():
+    x, y = torch.randn(2, 3, 40, 64)
+    x[:, 7] *= 1e-4
+    y[:, 7] *= 1e-4
+    one_a_tensor = replace(mapper(), exponents='tensor')
+    error, usual = (
+        ((m.add(x, y, Role.INPUT) - (x + y))[:, 7].abs().max() / (x + y)[:, 7].abs().max()).item()
+        for m in (mapper(), one_a_tensor)
+    )
+    assert error < 2**-12 and usual > 0.1
 
 
 def test_a_sum_in_place_replaces_its_first_operand(backend):

@@ -10,7 +10,7 @@
 enum { ADDITION_ALIGNMENT = 40 };
 
 typedef struct {
-    bool counts[2]; /* is any mantissa not zero? */
+    bool counts[2]; /* is an element not zero? */
     int exponent[2], low, high;
     scale_t at_low, at_high;
 } addition_t;
@@ -18,18 +18,17 @@ typedef struct {
 /* The random bits that operand t sees of the element's. */
 MMINT_FUNCTION uint32_t seen_by(int t, uint32_t drawn) { return t ? antithetic(drawn) : drawn; }
 
-/* Of operands with these largest magnitudes. */
-MMINT_FUNCTION addition_t addition_of(uint32_t top_x, bool x_counts, uint32_t top_y, bool y_counts,
-                                      int bits) {
+/* Of operands with these largest magnitudes; zeros take the other's exponent. */
+MMINT_FUNCTION addition_t addition_of(uint32_t top_x, uint32_t top_y, int bits) {
     addition_t a;
-    a.counts[0] = x_counts;
-    a.counts[1] = y_counts;
-    const int x = x_counts ? exponent_of(top_x, bits) : 0;
-    const int y = y_counts ? exponent_of(top_y, bits) : 0;
+    a.counts[0] = top_x != 0;
+    a.counts[1] = top_y != 0;
+    const int x = top_x ? exponent_of(top_x, bits) : 0;
+    const int y = top_y ? exponent_of(top_y, bits) : 0;
     a.exponent[0] = x;
     a.exponent[1] = y;
-    a.low = int_min(x_counts ? x : y, y_counts ? y : x);
-    a.high = int_max(x_counts ? x : y, y_counts ? y : x);
+    a.low = int_min(top_x ? x : y, top_y ? y : x);
+    a.high = int_max(top_x ? x : y, top_y ? y : x);
     a.at_low = scale_at(a.low);
     a.at_high = scale_at(a.high);
     return a;

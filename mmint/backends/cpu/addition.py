@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...numerics import RandomBits
 from ..host.checks import check_operands
-from ..magnitudes import known_magnitude, remember_magnitude
+from ..host.exponents import blocks
+from ..magnitudes import remember_magnitude
 from ..source import Source
 from .library import ready
 from .operands import check_finite, random_words
@@ -19,16 +20,18 @@ def add(
     y: Tensor | Source,
     bits: int,
     random: RandomBits | None,
+    exponents: tuple[int, ...] = (),
     inplace: bool = False,
 ) -> Tensor:
     """As `Backend.add`."""
     check_operands(x, y)
-    (left, top_x), (right, top_y) = _operand(x), _operand(y)
+    left, right = _operand(x), _operand(y)
+    count, run = blocks(x.shape, exponents)
     out = left if inplace else torch.empty(x.shape, dtype=torch.float32)
     assert isinstance(out, Tensor)  # what is changed in place lies in memory
     top = ready().add(
-        **with_source('x', left), **with_source('y', right), out=out, n=x.numel(), bits=bits,
-        top_x=top_x, top_y=top_y, **random_words(random), threads=torch.get_num_threads(),
+        **with_source('x', left), **with_source('y', right), out=out, count=count, run=run,
+        bits=bits, **random_words(random), threads=torch.get_num_threads(),
     )  # fmt: skip
     check_finite(top)
     if inplace:
@@ -40,9 +43,6 @@ def add(
     return out
 
 
-def _operand(x: Tensor | Source) -> tuple[Tensor | Source, int]:
-    """What the kernel reads, and its largest magnitude, -1 where that is not known."""
-    if isinstance(x, Source):
-        return x, -1
-    magnitude = known_magnitude(x)
-    return x.detach().contiguous(), -1 if magnitude is None else int(magnitude)
+def _operand(x: Tensor | Source) -> Tensor | Source:
+    """What the kernel reads."""
+    return x if isinstance(x, Source) else x.detach().contiguous()

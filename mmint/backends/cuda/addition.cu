@@ -1,14 +1,13 @@
 /* Addition of two tensors in integers: reference/addition.py.
  *
  * Each thread takes one Philox block, that is sixteen elements in pairs 16 apart, whose mantissas it
- * aligns and adds. Both exponents follow from the largest magnitudes, of which each block takes the
- * maximum.
+ * aligns and adds. Exponents follow from the largest magnitudes. Where all elements share them
+ * (`add`), those are known of parts of an operand, and each block takes their maximum. Where runs of
+ * elements do (`add_each`), a block takes one run after the other: it looks for its maxima, then
+ * adds what the second time comes from the cache. A group of random bits that two runs share is
+ * drawn by both.
  *
- * Whether any mantissa is not zero, which decides whether an operand's exponent counts, is clear but
- * for a tensor of nothing but subnormals. Then one block works alone: it looks at all elements before
- * it writes the first, which may replace an operand.
- *
- * If an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
+ * Where an operand has an infinity or NaN, the sum is zeros, and the call's number goes to the
  * device's flag. */
 #include "arithmetic/addition.h"
 #include "arithmetic/philox.h"
@@ -21,55 +20,75 @@ struct operand {
     int64_t top_count;
 };
 
+struct addition {
+    const uint32_t *x, *y;
+    float *out;
+    random_words random;
+};
+
+/* Where an infinity or NaN is noted. */
+struct alarm {
+    int32_t *flag;
+    int64_t call;
+};
+
 __device__ uint32_t top_of(const operand &o) {
     uint32_t top = 0;
     for (int64_t i = threadIdx.x; i < o.top_count; i += THREADS) top = max(top, o.tops[i]);
     return block_max(top);
 }
 
-__device__ __forceinline__ bool is_subnormal(uint32_t top) { return top && !field_of(top); }
-
-/* Whether a mantissa of operand t is not zero. */
-__device__ bool counts(const operand &o, int t, uint32_t top, int64_t n, int bits,
-                       const random_words &random) {
-    if (!is_subnormal(top)) return top;
-    const int exponent = exponent_of(top, bits);
-    uint32_t found = 0;
-    for (int64_t first = 0; first < n && !found; first += THREADS) {
-        const int64_t i = first + threadIdx.x;
-        const uint32_t drawn = random.stochastic && i < n ? draw_one(random, i) : 0;
-        if (i < n)
-            found = map_one(o.x[i], exponent, random.stochastic != 0, seen_by(t, drawn)) != 0;
-        found = block_max(found);
-    }
-    return found;
+__device__ uint32_t top_of_run(const uint32_t *x, int64_t n) {
+    uint32_t top = 0;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) top = max(top, x[i] & 0x7FFFFFFF);
+    return block_max(top);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    add(operand x, operand y, float *out, int32_t *out_top, int64_t n, int64_t bits,
-        random_words random, int32_t *flag, int64_t call) {
-    const uint32_t top_x = top_of(x), top_y = top_of(y);
+__device__ addition_t prepare(uint32_t top_x, uint32_t top_y, int64_t bits, const alarm &note,
+                              bool noting) {
     const bool finite = is_finite(top_x) && is_finite(top_y);
-    if (!finite && blockIdx.x == 0 && threadIdx.x == 0) atomicCAS(flag, 0, (int32_t)call);
-    const bool alone = finite && (is_subnormal(top_x) || is_subnormal(top_y));
-    if (alone && blockIdx.x) return;
-    const bool stochastic = random.stochastic != 0;
-    random = resolved(random);
-    const addition_t a =
-        addition_of(top_x, finite && counts(x, 0, top_x, n, (int)bits, random), top_y,
-                    finite && counts(y, 1, top_y, n, (int)bits, random), (int)bits);
-    const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
+    if (!finite && noting && threadIdx.x == 0) atomicCAS(note.flag, 0, (int32_t)note.call);
+    return addition_of(finite ? top_x : 0, finite ? top_y : 0, (int)bits);
+}
+
+/* Thread `thread` of `threads` adds its share of elements first ... end - 1; returns their top. */
+__device__ uint32_t add_some(const addition &s, const addition_t &a, int64_t first, int64_t end,
+                             int64_t thread, int64_t threads) {
+    const int64_t last = (end + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
+    const bool stochastic = s.random.stochastic != 0;
     uint32_t top = 0;
-    for (int64_t block = first_index(); block < blocks; block += alone ? THREADS : stride()) {
-        const uint4 words = stochastic ? philox(random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
+    for (int64_t block = first / GROUP * BLOCKS_OF_GROUP + thread; block < last; block += threads) {
+        const uint4 words = stochastic ? philox(s.random, (uint32_t)block) : make_uint4(0, 0, 0, 0);
 #pragma unroll 4
         for (int e = 0; e < SERVED; e++) {
             const int64_t i = first_element(block) + distance_of(e);
-            if (i >= n) break;
-            const float made = add_one(&a, x.x[i], y.x[i], stochastic, bits_of(words, e));
-            out[i] = made;
+            if (i < first) continue;
+            if (i >= end) break;
+            const float made = add_one(&a, s.x[i], s.y[i], stochastic, bits_of(words, e));
+            s.out[i] = made;
             top = max(top, magnitude_bits(made));
         }
+    }
+    return top;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    add(operand x, operand y, float *out, int64_t n, int64_t bits, random_words random,
+        int32_t *out_top, alarm note) {
+    const addition s = {x.x, y.x, out, resolved(random)};
+    const addition_t a = prepare(top_of(x), top_of(y), bits, note, blockIdx.x == 0);
+    note_top(add_some(s, a, 0, n, first_index(), stride()), out_top);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+    add_each(const uint32_t *x, const uint32_t *y, float *out, int64_t count, int64_t run,
+             int64_t bits, random_words random, int32_t *out_top, alarm note) {
+    const addition s = {x, y, out, resolved(random)};
+    uint32_t top = 0;
+    for (int64_t b = blockIdx.x; b < count; b += gridDim.x) {
+        const uint32_t top_x = top_of_run(x + b * run, run), top_y = top_of_run(y + b * run, run);
+        const addition_t a = prepare(top_x, top_y, bits, note, true);
+        top = max(top, add_some(s, a, b * run, (b + 1) * run, threadIdx.x, blockDim.x));
     }
     note_top(top, out_top);
 }

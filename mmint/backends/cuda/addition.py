@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...numerics import RandomBits
 from ..host.checks import check_operands
+from ..host.exponents import blocks
 from ..magnitudes import known_magnitude, remember_magnitude
 from ..source import Source
 from . import finite
@@ -16,12 +17,15 @@ from .launcher import Argument
 from .source import written
 from .zeroed import zeros
 
+WARP, LONG_RUN = 32, 4096  # a run of fewer elements is the work of one warp
+
 
 def add(
     x: Tensor | Source,
     y: Tensor | Source,
     bits: int,
     random: RandomBits | None,
+    exponents: tuple[int, ...] = (),
     inplace: bool = False,
 ) -> Tensor:
     """As `Backend.add`; where an element is not finite, the sum is zeros."""
@@ -32,14 +36,17 @@ def add(
     out = left if inplace else torch.empty_like(left)
     n, device = x.numel(), x.device
     top = zeros((), torch.int32, device)
-    if n:
-        operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
+    count, run = blocks(x.shape, exponents)
+    rest = bits, words(random, device), top, (finite.flag(device), finite.number(device))
+    if count > 1:
+        threads = WARP if run < LONG_RUN else THREADS
         launch(
-            'addition.cu', 'add', -(-n // SERVED // THREADS), THREADS,
-            [*operands, out, top, n, bits, words(random, device), finite.flag(device),
-             finite.number(device)],
-            device,
-        )  # fmt: skip
+            'addition.cu', 'add_each', count, threads, [left, right, out, count, run, *rest], device
+        )
+    elif n:
+        operands = [_operand(*pair) for pair in zip((left, right), known, strict=True)]
+        grid = -(-n // SERVED // THREADS)
+        launch('addition.cu', 'add', grid, THREADS, [*operands, out, n, *rest], device)
     if inplace:
         if out.data_ptr() != x.data_ptr():
             x.copy_(out)

@@ -1,6 +1,6 @@
 """Addition of two tensors in integers: residual connections, and gradients that meet.
 
-Each operand is mapped to mantissas with an exponent of its own; the mantissas are aligned by shifts
+Each operand is mapped to mantissas with exponents of its own; the mantissas are aligned by shifts
 and added, and the exact sum goes back to float32. The operands of an element share its 16 random
 bits r: the first is rounded with r, the second with 65535 - r. Each is unbiased, as it would be
 alone, and their errors partly cancel.
@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import RandomBits
+from ...numerics import FixedPoint, RandomBits
 from ...numerics.float32 import split_sign
 from ..host.checks import check_operands
 from ..source import Source
-from .mapping import dequantize, mantissa_at, shared_exponent
+from .mapping import dequantize, exponent_of, largest_of, mantissa_at
 from .source import written
 
 # An operand whose exponent is lower than the other's by more than this is below 2**-25 of a unit.
@@ -27,6 +27,7 @@ def add(
     y: Tensor | Source,
     bits: int,
     random: RandomBits | None,
+    exponents: tuple[int, ...] = (),
     inplace: bool = False,
 ) -> Tensor:
     """As `Backend.add`.
@@ -43,19 +44,18 @@ def add(
         draws = bits16, 65535 - bits16
     terms = []
     for operand, drawn in zip((x, y), draws, strict=True):
-        exponent = shared_exponent(split_sign(operand)[1], bits)
-        mantissa = mantissa_at(operand, exponent, drawn)
-        if mantissa.any():
-            terms.append((mantissa, exponent))
-    terms.sort(key=lambda term: -term[1])
-    if len(terms) == 2:
-        (high, high_exponent), (low, exponent) = terms
-        alignment = high_exponent - exponent
-        if alignment > MAX_ALIGNMENT:
-            apart = dequantize(high, high_exponent), dequantize(low, exponent)
-            out = torch.where(high != 0, *apart)
-        else:
-            out = dequantize((high << alignment) + low, exponent)
-    else:
-        out = dequantize(*terms[0]) if terms else torch.zeros_like(x)
+        exponent = exponent_of(largest_of(split_sign(operand)[1], exponents), bits)
+        place = FixedPoint(operand, exponent, bits).exponents().expand(x.shape)
+        terms.append((mantissa_at(operand, place, drawn), place))
+    (first, at_first), (second, at_second) = terms
+    swapped = at_second > at_first
+    high, at_high = torch.where(swapped, second, first), torch.maximum(at_first, at_second)
+    low, at_low = torch.where(swapped, first, second), torch.minimum(at_first, at_second)
+    alignment = at_high - at_low
+    apart = alignment > MAX_ALIGNMENT
+    total = low + (high << alignment.masked_fill(apart, 0))
+    out = dequantize(
+        torch.where(apart, torch.where(high != 0, high, low), total),
+        torch.where(apart & (high != 0), at_high, at_low),
+    )
     return x.copy_(out) if inplace else out

@@ -88,9 +88,9 @@ wide_t test_from_integer(int64_t high, uint64_t low) { return from_integer(whole
 int64_t test_divide_even(int64_t high, uint64_t low, int64_t divisor) {
     return divide_even(whole(high, low), divisor);
 }
-float test_add(uint32_t top_x, bool x_counts, uint32_t top_y, bool y_counts, int bits, uint32_t x,
-               uint32_t y, bool stochastic, uint32_t drawn) {
-    const addition_t a = addition_of(top_x, x_counts, top_y, y_counts, bits);
+float test_add(uint32_t top_x, uint32_t top_y, int bits, uint32_t x, uint32_t y, bool stochastic,
+               uint32_t drawn) {
+    const addition_t a = addition_of(top_x, top_y, bits);
     return add_one(&a, x, y, stochastic, drawn);
 }
 void test_box_taps(int64_t start, int64_t end, int64_t size, int64_t results, int64_t ratio,
@@ -130,9 +130,7 @@ def compiled(folder: Path) -> ctypes.CDLL:
     library.test_divide_even.restype = LONG
     library.test_divide_even.argtypes = [LONG, ULONG, LONG]
     library.test_add.restype = FLOAT
-    library.test_add.argtypes = [
-        UINT, ctypes.c_bool, UINT, ctypes.c_bool, INT, UINT, UINT, ctypes.c_bool, UINT
-    ]  # fmt: skip
+    library.test_add.argtypes = [UINT, UINT, INT, UINT, UINT, ctypes.c_bool, UINT]
     library.test_box_taps.restype = None
     library.test_box_taps.argtypes = [
         LONG, LONG, LONG, LONG, LONG, ctypes.c_bool,

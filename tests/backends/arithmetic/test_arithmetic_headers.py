@@ -323,8 +323,9 @@ def test_two_elements_are_aligned_and_added(arithmetic, apart):
         drawn = [0] * 200 if random_bits is None else random_bits.draw(200).tolist()
         tops = [pattern(float(t.abs().max())) for t in (x, y)]
         made = [
-            arithmetic.test_add(tops[0], True, tops[1], True, bits, pattern(a), pattern(b),
-                                random_bits is not None, r)
+            arithmetic.test_add(
+                *tops, bits, pattern(a), pattern(b), random_bits is not None, r
+            )
             for a, b, r in zip(x.tolist(), y.tolist(), drawn, strict=True)
         ]  # fmt: skip
         assert made == addition.add(x, y, bits, random_bits).tolist()

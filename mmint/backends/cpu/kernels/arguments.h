@@ -100,10 +100,11 @@
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(wide)                               \
     EXPONENTS(POINTER, INTEGER, exponent) INTEGER(threads)
 
-/* `out` may be x or y where they lie in memory; a top that is not known is -1. Returns the top of the sum. */
+/* `out` may be x or y where they lie in memory; each of `count` runs of elements shares exponents.
+ * Returns the top of the sum. */
 #define ARGUMENTS_add(POINTER, INTEGER)                                                           \
     SOURCE(POINTER, INTEGER, x) SOURCE(POINTER, INTEGER, y) POINTER(float, out)                   \
-    INTEGER(n) INTEGER(bits) INTEGER(top_x) INTEGER(top_y) RANDOM(INTEGER) INTEGER(threads)
+    INTEGER(count) INTEGER(run) INTEGER(bits) RANDOM(INTEGER) INTEGER(threads)
 
 /* Element i of `passed` is bit i % 8 of byte i / 8; `out` may be x, which is relu_grad's incoming
  * gradient; `ceiling` is a pattern. Both return the top of the result. */

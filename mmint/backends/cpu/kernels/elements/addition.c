@@ -1,17 +1,17 @@
 /* Addition of two tensors in integers, bit for bit as reference/addition.py.
  *
- * One pass: a group of elements draws its random bits, both operands are rounded and aligned,
- * and the largest sum is noted on the way out.
+ * Elements that share exponents are a block. One pass over memory: the largest magnitudes of a block
+ * are looked for first, while it comes into the cache; then a group of elements draws its random
+ * bits, both operands are rounded and aligned, and the largest sum is noted on the way out.
  *
  * The vector forms round with a power of two (levels/avx2_rounding.h). Aligned sums stay below
  * 2**31 where p + alignment <= 30, and with an exponent of -126 to 96 their conversion to float32
- * is the only rounding. Other exponents, those too far apart to be aligned, and tensors of
- * subnormals take the general form of arithmetic/addition.h. */
+ * is the only rounding. Other exponents, and those too far apart to be aligned, take the general
+ * form of arithmetic/addition.h. */
 #include "addition.h"
 
 #include "arguments.h"
 #include "levels/level.h"
-#include "mapping.h"
 #include "mapping_loops.h"
 #include "status.h"
 
@@ -24,41 +24,12 @@ static int is_usual(const addition_t *a, int bits) {
     return usual;
 }
 
-/* A tensor of subnormals may be rounded to zero everywhere. */
-static int any_mantissa(const sum_t *s, int t, uint32_t top, int bits, long n) {
-    uint16_t drawn[GROUP] = {0};
-    if (field_of(top)) return 1;
-    for (long first = 0; top && first < n; first += READ) {
-        float buffer[READ];
-        const long count = least(READ, n - first);
-        const float *x = read_source(&s->x[t], first, count, buffer);
-        for (long i = 0; i < count; i++) {
-            if (s->stochastic && i % GROUP == 0)
-                draw_group(&s->key, (uint64_t)(first + i) / GROUP, drawn);
-            const uint32_t seen = seen_by(t, drawn[i % GROUP]);
-            if (map_one(pattern_of(x[i]), exponent_of(top, bits), s->stochastic, seen)) return 1;
-        }
-    }
-    return 0;
-}
-
-static int prepare(const add_args *a, sum_t *s) {
-    const int64_t known[2] = {a->top_x, a->top_y};
-    const int bits = (int)a->bits;
-    uint32_t top[2];
-    int counts[2];
-    *s = (sum_t){.x = {SOURCE_OF(a, x), SOURCE_OF(a, y)},
-                 .stochastic = (int)a->stochastic,
-                 .key = key_of(RANDOM_OF(a))};
-    for (int t = 0; t < 2; t++) {
-        top[t] =
-            known[t] >= 0 ? (uint32_t)known[t] : top_of_source(&s->x[t], a->n, (int)a->threads);
-        if (!is_finite(top[t])) return NOT_FINITE;
-        counts[t] = any_mantissa(s, t, top[t], bits, a->n);
-    }
-    s->plan = addition_of(top[0], counts[0], top[1], counts[1], bits);
+/* Prepares the addition of elements with these largest magnitudes. Are they finite? */
+static int prepare(sum_t *s, uint32_t top_x, uint32_t top_y, int bits) {
+    if (!is_finite(top_x) || !is_finite(top_y)) return 0;
+    s->plan = addition_of(top_x, top_y, bits);
     s->usual = is_usual(&s->plan, bits);
-    return OK;
+    return 1;
 }
 
 static uint32_t add_some(const sum_t *s, float *out, long first, long n) {
@@ -69,21 +40,40 @@ static uint32_t add_some(const sum_t *s, float *out, long first, long n) {
         const long at = first + i, count = least(step, n - i);
         const float *x[2];
         for (int t = 0; t < 2; t++) x[t] = read_source(&s->x[t], at, count, buffers[t]);
-        top = (uint32_t)most(top, level->add(s, x, out + i, at, count));
+        top = (uint32_t)most(top, level->add(s, x, out + at, at, count));
     }
     return top;
 }
 
-int64_t add(const add_args *a) {
-    sum_t s;
-    if (prepare(a, &s)) return NOT_FINITE;
-    const long chunks = div_up(a->n, CHUNK);
+/* All elements share their exponents. */
+static int64_t add_alike(sum_t *s, float *out, long n, int bits, int threads) {
+    const long chunks = div_up(n, CHUNK);
     uint32_t top = 0;
-#pragma omp parallel for num_threads((int)a->threads) reduction(max : top) if (chunks > 1)
-    for (long c = 0; c < chunks; c++) {
-        const uint32_t t =
-            add_some(&s, a->out + c * CHUNK, c * CHUNK, least(CHUNK, a->n - c * CHUNK));
-        if (t > top) top = t;
-    }
+    if (!prepare(s, top_of_source(&s->x[0], n, threads), top_of_source(&s->x[1], n, threads), bits))
+        return NOT_FINITE;
+#pragma omp parallel for num_threads(threads) reduction(max : top) if (chunks > 1)
+    for (long c = 0; c < chunks; c++)
+        top = (uint32_t)most(top, add_some(s, out, c * CHUNK, least(CHUNK, n - c * CHUNK)));
     return top;
+}
+
+static int64_t add_blocks(sum_t s, float *out, long blocks, long n, int bits, int threads) {
+    int failed = 0;
+    uint32_t top = 0;
+#pragma omp parallel for num_threads(threads) firstprivate(s) reduction(max : top) \
+    reduction(| : failed) if (blocks * n > CHUNK)
+    for (long first = 0; first < blocks * n; first += n) {
+        failed |=
+            !prepare(&s, top_of_part(&s.x[0], first, n), top_of_part(&s.x[1], first, n), bits);
+        if (!failed) top = (uint32_t)most(top, add_some(&s, out, first, n));
+    }
+    return failed ? NOT_FINITE : (int64_t)top;
+}
+
+int64_t add(const add_args *a) {
+    sum_t s = {.x = {SOURCE_OF(a, x), SOURCE_OF(a, y)},
+               .stochastic = (int)a->stochastic,
+               .key = key_of(RANDOM_OF(a))};
+    return a->count > 1 ? add_blocks(s, a->out, a->count, a->run, (int)a->bits, (int)a->threads)
+                        : add_alike(&s, a->out, a->run, (int)a->bits, (int)a->threads);
 }

@@ -53,6 +53,14 @@ uint32_t top_of_plane(const source_t *s, long plane) {
     return top_between(low, high, c, s->cut);
 }
 
+uint32_t top_of_part(const source_t *s, long first, long n) {
+    if (!s->mantissas) return level->top((const uint32_t *)s->x + first, n);
+    uint32_t top = 0;
+    for (long i = first; i < first + n; i += s->pixels)
+        top = (uint32_t)most(top, top_of_plane(s, i / s->pixels));
+    return top;
+}
+
 uint32_t top_of_source(const source_t *s, long n, int threads) {
     if (!s->mantissas) return top_magnitude(s->x, n, threads);
     uint32_t top = 0;

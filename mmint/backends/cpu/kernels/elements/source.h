@@ -23,8 +23,10 @@ const float *read_source(const source_t *s, long first, long n, float *buffer);
 /* Writes a plane; returns the top. */
 uint32_t write_plane(const source_t *s, long plane, long first, long n, float *out);
 
-/* The largest magnitude of a plane of a source that is made, and of any source of n elements. */
+/* The largest magnitude of a plane of a source that is made; of elements first ... first + n - 1 of
+ * any source, whole planes where it is made; and of all its n elements. */
 uint32_t top_of_plane(const source_t *s, long plane);
+uint32_t top_of_part(const source_t *s, long first, long n);
 uint32_t top_of_source(const source_t *s, long n, int threads);
 
 #endif

@@ -145,17 +145,16 @@ typedef struct {
     __m256i top;
 } lanes_t;
 
-/* Eight elements, with `drawn` for the first operand. */
-INLINE void add8(lanes_t *l, const float *x, const float *y, float *out, __m256i drawn,
-                 int stochastic) {
+/* Eight sums, with `drawn` for the first operand. */
+INLINE __m256 add8(lanes_t *l, __m256 x, __m256 y, __m256i drawn, int stochastic) {
     const __m256i inverse = _mm256_xor_si256(drawn, _mm256_set1_epi32(0xFFFF));
-    const __m256i high = mantissas(_mm256_loadu_ps(x), l->scale[0], drawn, stochastic);
-    const __m256i low = mantissas(_mm256_loadu_ps(y), l->scale[1], inverse, stochastic);
+    const __m256i high = mantissas(x, l->scale[0], drawn, stochastic);
+    const __m256i low = mantissas(y, l->scale[1], inverse, stochastic);
     const __m256i total = _mm256_add_epi32(_mm256_sll_epi32(high, l->alignment), low);
     const __m256 made = _mm256_mul_ps(_mm256_cvtepi32_ps(total), l->back);
     const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), made);
     l->top = _mm256_max_epu32(l->top, _mm256_castps_si256(magnitude));
-    _mm256_storeu_ps(out, made);
+    return made;
 }
 
 /* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
@@ -170,10 +169,31 @@ INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uin
         if (key && d < PHILOX_ROUNDS - 1) philox_lanes_round(&lanes, key, d);
         for (int i = 0; i < 2; i++) {
             const int at = 16 * d + 8 * i;
-            add8(l, x + at, y + at, out + at, drawn_by(drawn, d, i), key != NULL);
+            _mm256_storeu_ps(out + at, add8(l, _mm256_loadu_ps(x + at), _mm256_loadu_ps(y + at),
+                                            drawn_by(drawn, d, i), key != NULL));
         }
     }
     if (key) philox_lanes_words(&lanes, key, drawn);
+}
+
+/* n elements of a group, from number `cut` of it on. */
+INLINE void add_cut(lanes_t *l, const float *x, const float *y, float *out, long cut, long n,
+                    uint64_t next, drawn_t *drawn, const philox_constants *key) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    float made[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < GROUP / 8; i++) {
+        const long at = 8 * i - cut, from = most(at, 0), end = least(at + 8, n);
+        const __m256i place = _mm256_add_epi32(lanes, _mm256_set1_epi32((int)at));
+        const __m256i in = _mm256_andnot_si256(
+            _mm256_srai_epi32(place, 31), _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), place));
+        if (from >= end) continue;
+        _mm256_storeu_ps(made,
+                         add8(l, _mm256_maskload_ps(x + at, in), _mm256_maskload_ps(y + at, in),
+                              drawn_by(drawn, i / 2, i % 2), key != NULL));
+        for (long j = from; j < end; j++) out[j] = made[j - at];
+    }
+    if (key) philox_vectors(key, next, drawn);
 }
 
 INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, long first, long n,
@@ -194,16 +214,14 @@ INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, lo
     drawn_t drawn = {{{_mm256_setzero_si256()}}};
     uint64_t next = (uint64_t)first / GROUP;
     if (key) philox_vectors(key, next, &drawn);
+    const long cut = first % GROUP;
     long i = 0;
-    for (; i + GROUP <= n; i += GROUP) add_span(&l, x + i, y + i, out + i, ++next, &drawn, key);
-    if (i < n) {
-        const size_t size = sizeof(float) * (size_t)(n - i);
-        float rest[2][GROUP] = {{0}};
-        memcpy(rest[0], x + i, size);
-        memcpy(rest[1], y + i, size);
-        add_span(&l, rest[0], rest[1], rest[0], ++next, &drawn, key);
-        memcpy(out + i, rest[0], size);
+    if (cut) {
+        i = least(n, GROUP - cut);
+        add_cut(&l, x, y, out, cut, i, ++next, &drawn, key);
     }
+    for (; i + GROUP <= n; i += GROUP) add_span(&l, x + i, y + i, out + i, ++next, &drawn, key);
+    if (i < n) add_cut(&l, x + i, y + i, out + i, 0, n - i, ++next, &drawn, key);
     uint32_t lanes[8], top = 0;
     _mm256_storeu_si256((void *)lanes, l.top);
     for (int j = 0; j < 8; j++) top = lanes[j] > top ? lanes[j] : top;
