@@ -26,7 +26,7 @@ from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper, along_axis
 from .planes import map_planes
-from .saved import restore, save
+from .saved import mapped, restore, save
 from .sharing import shared
 from .weights import Weights
 
@@ -112,7 +112,7 @@ class _Conv(Function):
         size, weight_size = ctx.sizes
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
-            volumes.conv_input_grad(backend, mapped_grad, weight, size, ctx.geometry)
+            volumes.conv_input_grad(backend, mapped_grad, mapped(weight), size, ctx.geometry)
             if needs_x
             else None,
             volumes.conv_weight_grad(backend, mapped_grad, x, weight_size, ctx.geometry)
@@ -150,7 +150,7 @@ class _ConvTranspose(Function):
         mapped_grad = _map_images(grad, Role.GRADIENT, ctx.geometry, ctx.mapper)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
-            volumes.conv(backend, mapped_grad, weight, ctx.geometry) if needs_x else None,
+            volumes.conv(backend, mapped_grad, mapped(weight), ctx.geometry) if needs_x else None,
             volumes.conv_weight_grad(backend, x, mapped_grad, ctx.weight_size, ctx.geometry)
             if needs_weight
             else None,

@@ -14,7 +14,7 @@ from .derivative import first_derivative
 from .fork import use
 from .mapper import Mapper
 from .matmul import transposed
-from .saved import restore, save
+from .saved import mapped, restore, save
 from .sharing import shared
 from .weights import Weights
 
@@ -61,7 +61,7 @@ class _Linear(Function):
         mapped_grad = ctx.mapper(grad, Role.GRADIENT)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
-            backend.matmul(mapped_grad, weight) if needs_x else None,
+            backend.matmul(mapped_grad, mapped(weight)) if needs_x else None,
             backend.matmul(transposed(mapped_grad), x) if needs_weight else None,
             backend.channel_sum(mapped_grad, 1) if needs_bias else None,
             None,

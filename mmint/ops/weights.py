@@ -13,17 +13,21 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..backends import Mapping, backend_for
-from ..backends.errors import naming
 from ..numerics import FREE, FixedPoint, Role
 from .mapper import Mapper, along_axis
 from .run import current_run
+from .saved import mapped
 
 
 class Weights(NamedTuple):
-    """A weight for the forward pass, and for the input gradient."""
+    """A weight for the forward pass, and for the input gradient.
+
+    The second is mapped whenever a backward pass comes to it, to the same bits, and takes no memory
+    until then; where a backend maps many tensors as fast as one, all are mapped at once before.
+    """
 
     forward: FixedPoint
-    gradient: FixedPoint
+    gradient: FixedPoint | Mapping
 
 
 def map_weight(weight: Tensor, mapper: Mapper, output_axis: int = 0, groups: int = 1) -> Weights:
@@ -40,10 +44,13 @@ def map_weights(weights: Sequence[Sequence[Mapping]]) -> list[Weights]:
     """Maps weights on one device, each as `mappings_of` says."""
     mappings = [mapping for weight in weights for mapping in weight]
     backend = backend_for(mappings[0].x.device)
-    if backend.quantize_all is not None and all(m.x.numel() for m in mappings):
-        made = iter(backend.quantize_all(mappings))
-    else:
-        made = map(_map_one, mappings)
+    if backend.quantize_all is None or not all(m.x.numel() for m in mappings):
+        forward = [mapped(first) for first, *_ in weights]
+        return [
+            Weights(first, weight[1] if len(weight) > 1 else first)
+            for first, weight in zip(forward, weights, strict=True)
+        ]
+    made = iter(backend.quantize_all(mappings))
     each = [[next(made) for _ in weight] for weight in weights]
     return [Weights(fixed[0], fixed[-1]) for fixed in each]
 
@@ -61,8 +68,3 @@ def mappings_of(weight: Tensor, mapper: Mapper, output_axis: int, groups: int) -
     if not current_run.gradients_enabled():
         return [forward]
     return [forward, along(1 - output_axis, Role.WEIGHT_OF_GRADIENT)]
-
-
-def _map_one(m: Mapping) -> FixedPoint:
-    with naming(m.not_finite):
-        return backend_for(m.x.device).quantize(m.x, m.bits, m.random, None, m.exponents)
