@@ -439,9 +439,10 @@ class Comparison:
 
     def sources(self, x, sums, weight, bias, mean, var):
         """Elements of norms that are made where they are read, uncut and cut, at all widths."""
-        count, channels = x.mantissa[:, 0].numel(), x.mantissa.shape[1]
-        groups = sums.view(2, len(x.mantissa), 2, -1).sum(3)
+        count, groups = x.mantissa[:, 0].numel(), sums.view(2, len(x.mantissa), 2, -1).sum(3)
         one = x if x.exponent.numel() == 1 else x._replace(exponent=x.exponent.flatten()[0])
+        grad = mantissas(tuple(x.mantissa.shape), x.bits)
+        products = reference.plane_products(grad, x)
         sums = sums.sum(1)
         for name, *arguments in (
             ('batch_norm_source', x, sums, count, weight, bias, EPS),
@@ -449,34 +450,47 @@ class Comparison:
             ('frozen_norm_source', x, mean, var, weight, bias, EPS),
         ):
             made, expected = self.run(name, *arguments), getattr(reference, name)(*arguments)
-            assert torch.equal(made.coefficients.cpu(), expected.coefficients)
             for ceiling in (None, math.inf, 0.75):
-                made, expected = (s._replace(ceiling=ceiling) for s in (made, expected))
-                written = reference.elements(expected)
-                self.assert_same_with_top(self.backend.elements(made), written)
+                cut = [source._replace(ceiling=ceiling) for source in (made, expected)]
+                self.readers(*cut)
                 if ceiling is not None:
-                    passed = self.backend.relu_passed(made)
-                    assert torch.equal(passed.cpu(), reference.relu_passed(expected))
-                for bits, exponents, random in (
-                    (8, (), BITS),
-                    (8, (1, channels, 1, 1), BITS),
-                    (4, (1, channels // 2, 1, 1), None),
-                    (12, (1, channels, 1, 1), BITS),
-                    (16, (), None),
-                ):
-                    mapped = self.backend.quantize(made, bits, random, None, exponents)
-                    same = reference.quantize(written, bits, random, None, exponents)
-                    assert_same_fixed_point(mapped, same)
-                other = torch.randn(x.mantissa.shape)
-                there = moved(other, self.device)
-                for a, b, e, f in (
-                    (made, made, expected, expected),
-                    (there, made, other, expected),
-                ):
-                    for exponents in (), (len(other), 1, 1, 1), (*other.shape[:2], 1, 1):
-                        actual = self.backend.add(a, b, 16, BITS, exponents)
-                        expected_sum = reference.add(e, f, 16, BITS, exponents)
-                        self.assert_same_with_top(actual, expected_sum)
+                    passed, same = (
+                        b.relu_passed(s) for b, s in zip((self.backend, reference), cut)
+                    )
+                    assert torch.equal(passed.cpu(), same)
+        for name, *arguments in (
+            ('batch_norm_grad_source', grad, x, sums, products.sum(1), count, weight, EPS),
+            ('group_norm_grad_source', grad, one, groups, products, weight, EPS),
+            ('frozen_norm_grad_source', grad, var, weight, EPS),
+        ):
+            made, expected = self.run(name, *arguments), getattr(reference, name)(*arguments)
+            if name != 'frozen_norm_grad_source':
+                (made, *others), (expected, *same) = made, expected
+                assert all(torch.equal(a.cpu(), b) for a, b in zip(others, same, strict=True))
+            self.readers(made, expected)
+
+    def readers(self, made, expected):
+        """Whoever reads a source of the backend and one of the reference."""
+        size = images, channels, *_ = expected.shape
+        assert torch.equal(made.coefficients.cpu(), expected.coefficients)
+        written = reference.elements(expected)
+        self.assert_same_with_top(self.backend.elements(made), written)
+        for bits, exponents, random in (
+            (8, (), BITS),
+            (8, (1, channels, 1, 1), BITS),
+            (4, (1, channels // 2, 1, 1), None),
+            (12, (1, channels, 1, 1), BITS),
+            (16, (), None),
+        ):
+            mapped = self.backend.quantize(made, bits, random, None, exponents)
+            same = reference.quantize(written, bits, random, None, exponents)
+            assert_same_fixed_point(mapped, same)
+        other = torch.randn(size)
+        there = moved(other, self.device)
+        for a, b, e, f in ((made, made, expected, expected), (there, made, other, expected)):
+            for exponents in (), (images, 1, 1, 1), (images, channels, 1, 1):
+                actual = self.backend.add(a, b, 16, BITS, exponents)
+                self.assert_same_with_top(actual, reference.add(e, f, 16, BITS, exponents))
 
     def batch_norm_without_parameters(self, x, grad):
         sums = self.same('plane_sums', x).sum(1)

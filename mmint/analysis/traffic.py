@@ -48,6 +48,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield value.mantissa
     elif isinstance(value, Source):
         yield value.x.mantissa
+        if value.y is not None:
+            yield value.y.mantissa
     elif isinstance(value, tuple):
         for part in value:
             yield from _tensors(part)

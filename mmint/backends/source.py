@@ -12,17 +12,20 @@ from .running import Running
 
 
 class Source(NamedTuple):
-    """Elements ``p * X + r`` at their plane's exponent, rounded to float32, then cut.
+    """Elements ``p * X + q * Y + r`` at their plane's exponent, rounded to float32, then cut.
 
     Attributes:
         x: mantissas (N, C, ...), laid out as the backend's norms read them.
-        coefficients: int64 (C, 4), or (N * C, 4): p, 0, r and the exponent of a channel, or of a
+        coefficients: int64 (C, 4), or (N * C, 4): p, q, r and the exponent of a channel, or of a
             plane; made by an operation of the same backend.
+        y: mantissas as those of ``x``, which are then a norm's incoming gradient, and ``y`` its
+            input; None where q is 0.
         ceiling: None, or what `Backend.relu` cuts at: infinity is ReLU's, 6 that of ReLU6.
     """
 
     x: FixedPoint
     coefficients: Tensor
+    y: FixedPoint | None = None
     ceiling: float | None = None
 
     @property
@@ -42,7 +45,12 @@ class Source(NamedTuple):
 
     def reshape(self, size: tuple[int, ...]) -> Source:
         """The elements as images of another shape, (N, C, ...) as before."""
-        return self._replace(x=self.x._replace(mantissa=self.x.mantissa.reshape(size)))
+        x, y = (
+            None if t is None else t._replace(mantissa=t.mantissa.reshape(size))
+            for t in (self.x, self.y)
+        )
+        assert x is not None
+        return self._replace(x=x, y=y)
 
     def numel(self) -> int:
         """How many elements there are."""
@@ -67,6 +75,19 @@ class Sources(Protocol):
     ) -> Source:
         """What the elements of `Backend.batch_norm` are a function of; it updates ``running``."""
 
+    def batch_norm_grad_source(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        count: int,
+        weight: Tensor | None,
+        eps: float,
+        own: Tensor | None = None,
+    ) -> tuple[Source, Tensor, Tensor]:
+        """As `Backend.batch_norm_grad`, with what the input's gradient is a function of."""
+
     def frozen_norm_source(
         self,
         x: FixedPoint,
@@ -78,6 +99,11 @@ class Sources(Protocol):
     ) -> Source:
         """What the elements of `Backend.frozen_norm` are a function of."""
 
+    def frozen_norm_grad_source(
+        self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
+    ) -> Source:
+        """What the elements of `Backend.frozen_norm_grad` are a function of."""
+
     def group_norm_source(
         self,
         x: FixedPoint,
@@ -87,6 +113,17 @@ class Sources(Protocol):
         eps: float,
     ) -> Source:
         """What the elements of `Backend.group_norm` are a function of."""
+
+    def group_norm_grad_source(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        weight: Tensor | None,
+        eps: float,
+    ) -> tuple[Source, Tensor, Tensor]:
+        """As `Backend.group_norm_grad`, with what the input's gradient is a function of."""
 
     def elements(self, source: Source) -> Tensor:
         """The elements of ``source``, float32 (N, C, ...), contiguous."""

@@ -84,6 +84,8 @@ def conv_transpose(
 
 
 class _Conv(Function):
+    reads_sources = True  # of its gradient
+
     @staticmethod
     def forward(
         ctx: Any,

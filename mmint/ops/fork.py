@@ -45,6 +45,14 @@ def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
     return alias
 
 
+def maker_of(x: Tensor) -> Any:
+    """The node whose backward pass is given the gradient of ``x``, once it has been added up."""
+    node: Any = x.grad_fn
+    while getattr(node, '_forward_cls', None) is _Fork:
+        node = node.next_functions[0][0]
+    return node
+
+
 class _Chain:
     """The splits of a tensor, which holds this: how many, and the rest that the last one left.
 

@@ -26,7 +26,7 @@ from ..backends.magnitudes import known_magnitude
 from ..numerics import FREE, FixedPoint, Role
 from .deferred import deferred, deferring
 from .derivative import first_derivative
-from .fork import use
+from .fork import maker_of, use
 from .mapper import Mapper
 from .planes import map_planes
 from .scope import current_place
@@ -157,7 +157,7 @@ class _BatchNorm(Function):
                 'more than 1 value per channel is accepted: use a larger batch or image, or .eval()'
             )
         _keep(ctx, mapper, eps, mapped, sums, weight)
-        ctx.count, ctx.group = count, group
+        ctx.count, ctx.group, ctx.gradient_waits = count, group, _gradient_waits(x)
         with _naming_not_finite(mapper, weight=weight, bias=bias, **_statistics(running)):
             if _waits(x):
                 return deferred(
@@ -176,7 +176,12 @@ class _BatchNorm(Function):
         if ctx.group is not None:  # parameters' gradients are averaged, as they all are
             products = own.clone()
             dist.all_reduce(products, group=ctx.group)
-        grads = backend.batch_norm_grad(mapped, x, sums, products, ctx.count, weight, eps, own)
+        arguments = mapped, x, sums, products, ctx.count, weight, eps, own
+        if ctx.gradient_waits:
+            source, *others = backend.batch_norm_grad_source(*arguments)
+            grads = deferred(source), *others
+        else:
+            grads = backend.batch_norm_grad(*arguments)
         needs = ctx.needs_input_grad[:3]
         return *(g if n else None for g, n in zip(grads, needs, strict=True)), *[None] * 4
 
@@ -196,6 +201,7 @@ class _FrozenNorm(Function):
         mapped = map_planes(x, Role.INPUT, mapper, (1, x.shape[1]))
         needs_weight = ctx.needs_input_grad[1]
         _keep(ctx, mapper, eps, mapped if needs_weight else None, weight, mean, var)
+        ctx.gradient_waits = _gradient_waits(x)
         with _naming_not_finite(
             mapper, weight=weight, bias=bias, running_mean=mean, running_var=var
         ):
@@ -212,7 +218,9 @@ class _FrozenNorm(Function):
         mapped = map_planes(grad, Role.GRADIENT, mapper, (1, grad.shape[1]))
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         dx = dweight = dbias = None
-        if needs_x:
+        if needs_x and ctx.gradient_waits:
+            dx = deferred(backend.frozen_norm_grad_source(mapped, var, weight, eps))
+        elif needs_x:
             dx = backend.frozen_norm_grad(mapped, var, weight, eps)
         if needs_weight:
             products = backend.plane_products(mapped, x, joined=True)
@@ -240,6 +248,7 @@ class _GroupNorm(Function):
         planes = backend.plane_sums(mapped)
         sums = planes.view(2, images, groups, channels // groups).sum(3)
         _keep(ctx, mapper, eps, mapped, sums, weight)
+        ctx.gradient_waits = _gradient_waits(x)
         if running is not None:
             mean, var, momentum, _ = running
             with _naming_not_finite(mapper, **_statistics(running)):
@@ -262,7 +271,12 @@ class _GroupNorm(Function):
         backend = mapper.backend(grad)
         mapped = map_planes(grad, Role.GRADIENT, mapper, tuple(sums.shape[1:]))
         products = backend.plane_products(mapped, x)
-        grads = backend.group_norm_grad(mapped, x, sums, products, weight, eps)
+        arguments = mapped, x, sums, products, weight, eps
+        if ctx.gradient_waits:
+            source, *others = backend.group_norm_grad_source(*arguments)
+            grads = deferred(source), *others
+        else:
+            grads = backend.group_norm_grad(*arguments)
         needs = (ctx.needs_input_grad[i] for i in (0, 2, 3))
         dx, dweight, dbias = (g if n else None for g, n in zip(grads, needs, strict=True))
         return dx, None, dweight, dbias, None, None, None
@@ -298,6 +312,12 @@ def _waits(x: Tensor) -> bool:
     """Whether the elements of the norm of ``x`` wait for who reads them."""
     inside = current_place() is not None
     return inside and x.dim() == 4 and x.numel() > 0 and deferring()
+
+
+def _gradient_waits(x: Tensor) -> bool:
+    """Whether the elements of the gradient of ``x`` wait, for an operation that reads them."""
+    operation = getattr(maker_of(x), '_forward_cls', None)
+    return _waits(x) and getattr(operation, 'reads_sources', False)
 
 
 def _parts(momentum: float, images: int) -> list[float]:

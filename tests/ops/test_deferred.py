@@ -109,6 +109,7 @@ def test_a_step_has_the_same_bits_and_writes_no_norm(
     calls = assert_alike(model, monkeypatch)
     assert seen == [Tensor, Deferred]
     assert not {'batch_norm', 'frozen_norm', 'relu', 'elements'} & set(calls)
+    assert not {'batch_norm_grad', 'frozen_norm_grad'} & set(calls)
 
 
 @pytest.mark.parametrize('inplace', [True, False])
@@ -117,6 +118,46 @@ def test_additions_read_what_nobody_has_written(inplace, monkeypatch):
     mmint.convert(model)
     calls = assert_alike(model, monkeypatch)
     assert 'group_norm_source' in calls and not {'batch_norm', 'elements'} & set(calls)
+
+
+class Normed(nn.Module):
+    """A convolution whose result is used by a norm and by something else, in that order or not."""
+
+    def __init__(self, other, first):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.norm, self.other, self.first = nn.BatchNorm2d(8), other, first
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.first:
+            other = self.other(x)
+            return self.end(self.norm(x) + other)
+        return self.end(self.norm(x) + self.other(x))
+
+
+@pytest.mark.parametrize('first', [True, False])
+@pytest.mark.parametrize(
+    'other',
+    [nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.GroupNorm(4, 8), nn.Identity(), nn.Sigmoid()],
+)
+def test_a_gradient_that_waits_meets_others(other, first, monkeypatch):
+    model = Normed(other, first)
+    mmint.convert(model)
+    calls = assert_alike(model, monkeypatch)
+    assert 'batch_norm_grad_source' in calls
+
+
+def test_gradients_that_leave_are_written(monkeypatch):
+    """Of the input of a model that begins with a norm, and of what a hook sees."""
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    mmint.convert(model)
+    calls = assert_alike(model, monkeypatch)
+    assert calls.count('batch_norm_grad') == calls.count('batch_norm_grad_source') == 1
+    seen = []
+    model[1].register_forward_hook(lambda m, args, out: out.register_hook(seen.append) and None)
+    step(model, monkeypatch, '1')
+    assert type(seen[0]) is Deferred and torch.equal(seen[0] + 0, seen[0].materialise())
 
 
 def changed_by_a_slice(x):

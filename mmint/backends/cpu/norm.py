@@ -12,7 +12,6 @@ from ...numerics.wide import number
 from ..host.arguments import flat
 from ..host.checks import checked_count
 from ..host.norm import Norms
-from ..magnitudes import remember_magnitude
 from ..running import Running
 from ..source import Source
 from .library import ready
@@ -86,7 +85,7 @@ def _norm(
             running.batches.add_(1)
     sums, weight, bias = sums.contiguous(), flat(weight), flat(bias)
     images, channels = x.mantissa.shape[:2]
-    made = torch.empty((images * channels if groups else channels, 4), dtype=torch.int64)
+    made = _coefficients(x, groups)
     check_finite(ready().norm(
         sums=sums, weight=weight, bias=bias, coefficients=made, images=images, channels=channels,
         groups=groups, count=checked_count(count, 1), bits=x.bits,
@@ -106,18 +105,17 @@ def _norm_grad(
     count: int,
     weight: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    left, right, wide = planar_pair(grad, x)
+) -> tuple[Source, Tensor, Tensor]:
     sums, products, weight = sums.contiguous(), products.contiguous(), flat(weight)
-    out = torch.empty(left.shape, dtype=torch.float32)
-    top = ready().norm_grad(
-        grad=left, x=right, sums=sums, products=products, weight=weight, out=out, **_shape(left),
-        groups=groups, count=checked_count(count, 1), wide=wide, grad_bits=grad.bits, bits=x.bits,
-        **with_exponents('grad_exponent', grad), **with_exponents('exponent', x),
+    made = _coefficients(x, groups)
+    images, channels = x.mantissa.shape[:2]
+    check_finite(ready().norm_grad(
+        sums=sums, products=products, weight=weight, coefficients=made, images=images,
+        channels=channels, groups=groups, count=checked_count(count, 1), grad_bits=grad.bits,
+        bits=x.bits, **with_exponents('grad_exponent', grad), **with_exponents('exponent', x),
         **with_exponent('eps', number(eps)), threads=torch.get_num_threads(),
-    )  # fmt: skip
-    remember_magnitude(out, check_finite(top))
-    return out, *_norm_weight_grad(grad, x, sums, own, groups, count, eps)
+    ))  # fmt: skip
+    return Source(grad, made, x), *_norm_weight_grad(grad, x, sums, own, groups, count, eps)
 
 
 def _norm_weight_grad(
@@ -158,18 +156,22 @@ def _frozen(
     return Source(x, made)
 
 
-def _shape(planar: Tensor) -> dict[str, int]:
-    images, channels, *sizes = planar.shape
-    return {'images': images, 'channels': channels, 'pixels': math.prod(sizes)}
+def _coefficients(x: FixedPoint, groups: int) -> Tensor:
+    """Memory for those of each channel of ``x``, or of each plane where images have groups."""
+    images, channels = x.mantissa.shape[:2]
+    return torch.empty((images * channels if groups else channels, 4), dtype=torch.int64)
 
 
 _norms = Norms(_norm, _norm_grad, _frozen, elements)
 batch_norm = _norms.batch_norm
 batch_norm_source = _norms.batch_norm_source
 batch_norm_grad = _norms.batch_norm_grad
+batch_norm_grad_source = _norms.batch_norm_grad_source
 frozen_norm = _norms.frozen_norm
 frozen_norm_source = _norms.frozen_norm_source
 frozen_norm_grad = _norms.frozen_norm_grad
+frozen_norm_grad_source = _norms.frozen_norm_grad_source
 group_norm = _norms.group_norm
 group_norm_source = _norms.group_norm_source
 group_norm_grad = _norms.group_norm_grad
+group_norm_grad_source = _norms.group_norm_grad_source

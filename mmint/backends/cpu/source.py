@@ -11,7 +11,7 @@ from ..host.arguments import ceiling_pattern
 from ..magnitudes import remember_magnitude
 from ..source import Source
 from .library import ready
-from .operands import to_planar
+from .operands import planar_pair, to_planar
 
 
 def elements(source: Source) -> Tensor:
@@ -36,17 +36,22 @@ def relu_passed(source: Source) -> Tensor:
 
 def with_source(name: str, x: Tensor | Source) -> dict[str, Any]:
     """The arguments that say what to read: contiguous float32, or what makes it."""
-    memory = mantissas = coefficients = None
+    memory = mantissas = others = coefficients = None
     channels, pixels, per_image, wide, ceiling = 0, 0, False, False, None
     if isinstance(x, Tensor):
         memory = x
     else:
-        mantissas, coefficients, ceiling = to_planar(x.x.mantissa), x.coefficients, x.ceiling
+        if x.y is None:
+            mantissas = to_planar(x.x.mantissa)
+        else:
+            mantissas, others, _ = planar_pair(x.x, x.y)
+        coefficients, ceiling = x.coefficients, x.ceiling
         channels, pixels = mantissas.shape[1], mantissas.shape[2:].numel()
         per_image, wide = len(coefficients) != channels, mantissas.dtype == torch.int16
     return {
         name: memory,
         f'{name}_mantissas': mantissas,
+        f'{name}_others': others,
         f'{name}_coefficients': coefficients,
         f'{name}_channels': channels,
         f'{name}_pixels': pixels,

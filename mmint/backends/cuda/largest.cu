@@ -35,7 +35,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 /* The same of n elements that are made, whose blocks hold whole planes: of the smallest and the
- * largest mantissa of a plane's part. A warp's lanes are neighbouring channels. */
+ * largest mantissa of a plane's part, or where there are others too, of all. A warp's lanes are
+ * neighbouring channels. */
 extern "C" __global__ void __launch_bounds__(THREADS)
     largest_made(source s, int64_t n, int64_t count, int64_t run, int32_t *tops) {
     enum { PART = 64, ROWS = THREADS / TILE_CHANNELS };
@@ -48,14 +49,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int64_t first = (t / across % parts * ROWS + row) * PART;
         const int64_t last = min(first + PART, s.pixels), plane = image * s.channels + channel;
         if (channel >= s.channels || first >= last) continue;
+        const coefficients_t *of = s.coefficients + (s.per_image ? plane : channel);
+        const cut_t cut = cut_at(s.ceiling);
         int64_t low = 32767, high = -32767;
+        uint32_t top = 0;
         for (int64_t p = first; p < last; p++) {
-            const int64_t x = mantissa_at(s, (image * s.pixels + p) * s.channels + channel);
-            low = min(low, x);
-            high = max(high, x);
+            const int64_t i = (image * s.pixels + p) * s.channels + channel;
+            if (s.others) {
+                top = max(top, magnitude_bits(made_at(s, of, i, cut)));
+            } else {
+                low = min(low, mantissa_at(s, s.mantissas, i));
+                high = max(high, mantissa_at(s, s.mantissas, i));
+            }
         }
-        const uint32_t top = top_between(
-            low, high, s.coefficients + (s.per_image ? plane : channel), cut_at(s.ceiling));
+        if (!s.others) top = top_between(low, high, of, cut);
         atomicMax(tops + plane * s.pixels / run % count, (int32_t)top);
     }
 }

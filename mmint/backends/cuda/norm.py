@@ -19,7 +19,7 @@ from ..source import Source
 from . import finite
 from .launch import THREADS, launch
 from .launcher import Argument
-from .source import channels_last, combine, elements
+from .source import channels_last, elements
 from .zeroed import zeros
 
 TILE_CHANNELS, PART_PIXELS = 32, 256
@@ -124,7 +124,7 @@ def _norm_grad(
     count: int,
     weight: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Source, Tensor, Tensor]:
     (images, channels), device = own.shape[1:], sums.device
     groups = groups or channels
     made = _coefficients(sums, groups, channels)
@@ -136,7 +136,7 @@ def _norm_grad(
          channels // groups, grad.bits - x.bits, failure(device)],
         device,
     )  # fmt: skip
-    return combine(*pair(grad, x)[:2], made), dweight, dbias
+    return Source(grad, made, x), dweight, dbias
 
 
 def _frozen(
@@ -184,9 +184,12 @@ _norms = Norms(_norm, _norm_grad, _frozen, elements)
 batch_norm = _norms.batch_norm
 batch_norm_source = _norms.batch_norm_source
 batch_norm_grad = _norms.batch_norm_grad
+batch_norm_grad_source = _norms.batch_norm_grad_source
 frozen_norm = _norms.frozen_norm
 frozen_norm_source = _norms.frozen_norm_source
 frozen_norm_grad = _norms.frozen_norm_grad
+frozen_norm_grad_source = _norms.frozen_norm_grad_source
 group_norm = _norms.group_norm
 group_norm_source = _norms.group_norm_source
 group_norm_grad = _norms.group_norm_grad
+group_norm_grad_source = _norms.group_norm_grad_source

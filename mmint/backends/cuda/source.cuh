@@ -5,17 +5,26 @@
 #include "arithmetic/source.h"
 #include "device.cuh"
 
-/* float32 in memory; or, where `x` is NULL, made of mantissas (images, pixels, channels) with
- * coefficients [channels], or [images][channels]. `ceiling` is a pattern, or -1. */
+/* float32 in memory; or, where `x` is NULL, made of mantissas (images, pixels, channels), and of
+ * others unless NULL, with coefficients [channels], or [images][channels]. `ceiling` is a pattern,
+ * or -1. */
 struct source {
     const uint32_t *x;
-    const void *mantissas;
+    const void *mantissas, *others;
     const coefficients_t *coefficients;
     int64_t channels, pixels, per_image, wide, ceiling;
 };
 
-__device__ __forceinline__ int64_t mantissa_at(const source &s, int64_t i) {
-    return s.wide ? ((const int16_t *)s.mantissas)[i] : ((const int8_t *)s.mantissas)[i];
+__device__ __forceinline__ int64_t mantissa_at(const source &s, const void *of, int64_t i) {
+    return s.wide ? ((const int16_t *)of)[i] : ((const int8_t *)of)[i];
+}
+
+/* What the mantissas at i make. */
+__device__ __forceinline__ float made_at(const source &s, const coefficients_t *of, int64_t i,
+                                         cut_t cut) {
+    const int64_t x = mantissa_at(s, s.mantissas, i);
+    const int64_t y = s.others ? mantissa_at(s, s.others, i) : 0;
+    return s.wide ? made_of(x, y, of, cut) : made_of8((int32_t)x, (int32_t)y, of, cut);
 }
 
 /* A plane of a source that is made: its elements, and where its first mantissa is. */
@@ -34,8 +43,7 @@ __device__ __forceinline__ float made_at(const source &s, plane &at, int64_t i, 
         at = {number * s.pixels, (number + 1) * s.pixels, image * s.pixels * s.channels + channel,
               s.coefficients + (s.per_image ? number : channel)};
     }
-    const int64_t x = mantissa_at(s, at.place + (i - at.first) * s.channels);
-    return s.wide ? made_of(x, at.coefficients, cut) : made_of8((int32_t)x, at.coefficients, cut);
+    return made_at(s, at.coefficients, at.place + (i - at.first) * s.channels, cut);
 }
 
 /* The pattern of element i of any source. */

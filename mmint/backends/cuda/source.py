@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..host.arguments import ceiling_pattern
+from ..host.arguments import ceiling_pattern, pair
 from ..magnitudes import remember_magnitude
 from ..source import Source
 from .launch import THREADS, launch
@@ -19,32 +19,33 @@ TILE_CHANNELS, TILE_PIXELS = 32, 128
 
 def elements(source: Source) -> Tensor:
     """As `Backend.elements`."""
-    return combine(source.x.mantissa, None, source.coefficients, source.ceiling)
-
-
-def written(x: Tensor | Source) -> Tensor:
-    """The elements in memory."""
-    return elements(x) if isinstance(x, Source) else x
-
-
-def combine(
-    first: Tensor, second: Tensor | None, made: Tensor, ceiling: float | None = None
-) -> Tensor:
-    """The elements, (N, C, ...) as ``first``, of coefficients for each plane or channel."""
-    device = first.device
-    out = torch.empty(first.shape, dtype=torch.float32, device=device)
+    first, second = _mantissas(source)
+    made, device = source.coefficients, first.device
+    out = torch.empty(source.shape, dtype=torch.float32, device=device)
     top = zeros((), torch.int32, device)
-    first, second = channels_last(first), None if second is None else channels_last(second)
     images, pixels, channels = first.shape
     if out.numel():
         launch(
             'norm.cu', f'combine_{8 * first.element_size()}',
             images * -(-channels // TILE_CHANNELS) * -(-pixels // TILE_PIXELS), THREADS,
             [(first, second, out, made, images, pixels, channels, int(len(made) != channels),
-              ceiling_pattern(ceiling), top)], device,
+              ceiling_pattern(source.ceiling), top)], device,
         )  # fmt: skip
     remember_magnitude(out, top)
     return out
+
+
+def _mantissas(source: Source) -> tuple[Tensor, Tensor | None]:
+    """Those that elements are made of, contiguous (N, P, C), of one width."""
+    if source.y is None:
+        return channels_last(source.x.mantissa), None
+    first, second, _ = pair(source.x, source.y)
+    return channels_last(first), channels_last(second)
+
+
+def written(x: Tensor | Source) -> Tensor:
+    """The elements in memory."""
+    return elements(x) if isinstance(x, Source) else x
 
 
 def relu_passed(source: Source) -> Tensor:
@@ -60,13 +61,13 @@ def relu_passed(source: Source) -> Tensor:
 def words_of(x: Tensor | Source) -> tuple[Argument, ...]:
     """The struct ``source`` of source.cuh: contiguous float32, or what makes it."""
     if isinstance(x, Tensor):
-        return x, None, None, 0, 0, 0, 0, -1
-    mantissa = channels_last(x.x.mantissa)
+        return x, None, None, None, 0, 0, 0, 0, -1
+    mantissa, others = _mantissas(x)
     _, pixels, channels = mantissa.shape
     per_image = int(len(x.coefficients) != channels)
     wide = int(mantissa.dtype == torch.int16)
     ceiling = ceiling_pattern(x.ceiling)
-    return None, mantissa, x.coefficients, channels, pixels, per_image, wide, ceiling
+    return None, mantissa, others, x.coefficients, channels, pixels, per_image, wide, ceiling
 
 
 def channels_last(mantissa: Tensor) -> Tensor:

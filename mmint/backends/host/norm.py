@@ -25,7 +25,7 @@ class Norms:
     Attributes:
         norm: of (x, sums, groups, count, weight, bias, eps, running), not yet written.
         norm_grad: of (grad, x, sums, products, own, groups, count, weight, eps): the gradients for
-            input, and by ``own`` products, which are by image, weight and bias.
+            input, not yet written, and by ``own`` products, which are by image, weight and bias.
         frozen: of (x, mean, var, weight, bias, eps), not yet written.
         elements: as `Backend.elements`.
     """
@@ -35,7 +35,7 @@ class Norms:
     ]
     norm_grad: Callable[
         [FixedPoint, FixedPoint, Tensor, Tensor, Tensor, int, int, Tensor | None, float],
-        tuple[Tensor, Tensor, Tensor],
+        tuple[Source, Tensor, Tensor],
     ]
     frozen: Callable[
         [FixedPoint, Tensor | None, Tensor, Tensor | None, Tensor | None, float], Source
@@ -80,6 +80,23 @@ class Norms:
         own: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Backend.batch_norm_grad`."""
+        made, dweight, dbias = self.batch_norm_grad_source(
+            grad, x, sums, products, count, weight, eps, own
+        )
+        return self.elements(made), dweight, dbias
+
+    def batch_norm_grad_source(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        count: int,
+        weight: Tensor | None,
+        eps: float,
+        own: Tensor | None = None,
+    ) -> tuple[Source, Tensor, Tensor]:
+        """As `Backend.batch_norm_grad_source`."""
         own = (products if own is None else own)[:, None]
         return self.norm_grad(grad, x, sums, products, own, 0, count, weight, eps)
 
@@ -111,7 +128,13 @@ class Norms:
         self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
     ) -> Tensor:
         """As `Backend.frozen_norm_grad`."""
-        return self.elements(self.frozen(grad, None, var, weight, None, eps))
+        return self.elements(self.frozen_norm_grad_source(grad, var, weight, eps))
+
+    def frozen_norm_grad_source(
+        self, grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
+    ) -> Source:
+        """As `Backend.frozen_norm_grad_source`."""
+        return self.frozen(grad, None, var, weight, None, eps)
 
     def group_norm(
         self,
@@ -145,6 +168,19 @@ class Norms:
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `Backend.group_norm_grad`."""
+        made, dweight, dbias = self.group_norm_grad_source(grad, x, sums, products, weight, eps)
+        return self.elements(made), dweight, dbias
+
+    def group_norm_grad_source(
+        self,
+        grad: FixedPoint,
+        x: FixedPoint,
+        sums: Tensor,
+        products: Tensor,
+        weight: Tensor | None,
+        eps: float,
+    ) -> tuple[Source, Tensor, Tensor]:
+        """As `Backend.group_norm_grad_source`."""
         groups, count = sums.shape[2], group_size(x, sums)
         return self.norm_grad(grad, x, sums, products, products, groups, count, weight, eps)
 

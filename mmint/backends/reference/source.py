@@ -13,8 +13,9 @@ def elements(source: Source) -> Tensor:
     """As `Backend.elements`."""
     x = source.x.mantissa.to(torch.int64)
     planes = source.coefficients.view(-1, x.shape[1], *[1] * (x.dim() - 2), 4)
-    p, _, r, exponent = planes.unbind(-1)
-    made = to_float32(p * x + r, exponent.expand_as(x))
+    p, q, r, exponent = planes.unbind(-1)
+    total = p * x + r if source.y is None else p * x + q * source.y.mantissa + r
+    made = to_float32(total, exponent.expand_as(x))
     return made if source.ceiling is None else torch.relu(made).clamp(max=source.ceiling)
 
 

@@ -66,12 +66,12 @@
 /* What elements are a function of: elements/source.h; the ceiling is a pattern, or -1. */
 #define SOURCE(POINTER, INTEGER, name)                                                            \
     POINTER(const float, name) POINTER(const void, name##_mantissas)                              \
-    POINTER(const coefficients_t, name##_coefficients)                                            \
+    POINTER(const void, name##_others) POINTER(const coefficients_t, name##_coefficients)         \
     INTEGER(name##_channels) INTEGER(name##_pixels) INTEGER(name##_per_image)                     \
     INTEGER(name##_wide) INTEGER(name##_ceiling)
 #define SOURCE_OF(a, name)                                                                        \
-    ((source_t){(a)->name, (a)->name##_mantissas, (a)->name##_coefficients, (a)->name##_channels, \
-                (a)->name##_pixels, (int)(a)->name##_per_image, (int)(a)->name##_wide,            \
+    ((source_t){(a)->name, (a)->name##_mantissas, (a)->name##_others, (a)->name##_coefficients,   \
+                (a)->name##_channels, (a)->name##_pixels, (int)(a)->name##_per_image, (int)(a)->name##_wide,            \
                 cut_at((a)->name##_ceiling)})
 
 /* ---- elements ---- */
@@ -181,13 +181,13 @@
     EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
     INTEGER(threads)
 
-/* products[2][channels] for batch norm, [2][images][channels] for group norm. Returns the result's
- * top. */
+/* products[2][channels] for batch norm, [2][images][channels] for group norm. Makes coefficients of
+ * each channel, or plane. */
 #define ARGUMENTS_norm_grad(POINTER, INTEGER)                                                     \
-    POINTER(const void, grad) POINTER(const void, x) POINTER(const int64_t, sums)                 \
-    POINTER(const int64_t, products) POINTER(const float, weight) POINTER(float, out)             \
-    INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(groups) INTEGER(count)              \
-    INTEGER(wide) INTEGER(grad_bits) INTEGER(bits) EXPONENTS(POINTER, INTEGER, grad_exponent)     \
+    POINTER(const int64_t, sums) POINTER(const int64_t, products) POINTER(const float, weight)    \
+    POINTER(coefficients_t, coefficients)                                                         \
+    INTEGER(images) INTEGER(channels) INTEGER(groups) INTEGER(count)                              \
+    INTEGER(grad_bits) INTEGER(bits) EXPONENTS(POINTER, INTEGER, grad_exponent)                   \
     EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER) INTEGER(threads)
 
 /* For batch norm, images is 1. */

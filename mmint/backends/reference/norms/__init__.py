@@ -26,14 +26,15 @@ Batch and group norm see (N, C, ...) as planes (n, c); a group is a channel's pl
 or an image's planes of several channels. Layer norm sees rows.
 """
 
-from .batch import batch_norm, batch_norm_grad, batch_norm_source
+from .batch import batch_norm, batch_norm_grad, batch_norm_grad_source, batch_norm_source
 from .frozen import (
     frozen_norm,
     frozen_norm_grad,
+    frozen_norm_grad_source,
     frozen_norm_source,
     frozen_norm_weight_grad,
 )
-from .group import group_norm, group_norm_grad, group_norm_source
+from .group import group_norm, group_norm_grad, group_norm_grad_source, group_norm_source
 from .layer import layer_norm, layer_norm_grad
 from .running import update_running
 from .statistics import plane_products, plane_sums
@@ -41,13 +42,16 @@ from .statistics import plane_products, plane_sums
 __all__ = [
     'batch_norm',
     'batch_norm_grad',
+    'batch_norm_grad_source',
     'batch_norm_source',
     'frozen_norm',
     'frozen_norm_grad',
+    'frozen_norm_grad_source',
     'frozen_norm_source',
     'frozen_norm_weight_grad',
     'group_norm',
     'group_norm_grad',
+    'group_norm_grad_source',
     'group_norm_source',
     'layer_norm',
     'layer_norm_grad',

@@ -66,6 +66,21 @@ def batch_norm_grad(
     own: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `Backend.batch_norm_grad`."""
+    made, dweight, dbias = batch_norm_grad_source(grad, x, sums, products, count, weight, eps, own)
+    return elements(made), dweight, dbias
+
+
+def batch_norm_grad_source(
+    grad: FixedPoint,
+    x: FixedPoint,
+    sums: Tensor,
+    products: Tensor,
+    count: int,
+    weight: Tensor | None,
+    eps: float,
+    own: Tensor | None = None,
+) -> tuple[Source, Tensor, Tensor]:
+    """As `Backend.batch_norm_grad_source`."""
     rstd = rstd_of(sums, count, x, eps)
     scale = multiply(parameter_of(weight, 1, x.mantissa.shape[1], x), rstd)
     p, q, r, exponent = backward_coefficients(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ....numerics import FixedPoint
-from ....numerics.float32 import to_float32
 from ....numerics.integers import divide_even
 from ....numerics.wide import (
     LOWEST,
@@ -21,7 +20,7 @@ from ....numerics.wide import (
     top_exponent,
 )
 from ...source import Source
-from .statistics import exactly, exponents_by_group, planes_of, scatter
+from .statistics import exactly, exponents_by_group, scatter
 
 SCALE_BITS = 22
 
@@ -98,16 +97,9 @@ def affine(x: FixedPoint, a: Tensor, b: Tensor, exponent: Tensor) -> Source:
 
 def bilinear(
     grad: FixedPoint, x: FixedPoint, p: Tensor, q: Tensor, r: Tensor, exponent: Tensor
-) -> Tensor:
-    """``p * G + q * X + r`` as float32 of the shape of ``x``; coefficients (N or 1, C)."""
-    total = p[..., None] * planes_of(grad) + q[..., None] * planes_of(x) + r[..., None]
-    return _planes_to_float(total, exponent, x)
-
-
-def _planes_to_float(total: Tensor, exponent: Tensor, x: FixedPoint) -> Tensor:
-    """Planes, each with its exponent, as float32 of the shape of ``x``."""
-    shape = x.mantissa.shape
-    return to_float32(total.view(shape), exponent.view(*exponent.shape, *(1,) * (len(shape) - 2)))
+) -> Source:
+    """``p * G + q * X + r``; coefficients (N or 1, C)."""
+    return Source(grad, torch.stack([p, q, r, exponent], -1).flatten(0, 1), x)
 
 
 def shared(*exponents: Tensor) -> Tensor:

@@ -56,12 +56,19 @@ def frozen_norm_source(
 
 def frozen_norm_grad(grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """As `Backend.frozen_norm_grad`."""
+    return elements(frozen_norm_grad_source(grad, var, weight, eps))
+
+
+def frozen_norm_grad_source(
+    grad: FixedPoint, var: Tensor, weight: Tensor | None, eps: float
+) -> Source:
+    """As `Backend.frozen_norm_grad_source`."""
     rstd = _rstd(var, eps)
     scale = multiply(parameter_of(weight, 1, len(var), grad), rstd)
     scale = scale.shifted(exponents_by_group(grad, var.shape))
     exponent = shared(top_exponent(scale, SCALE_BITS))
     p = to_integers(scale, exponent)
-    return elements(affine(grad, p[None], torch.zeros_like(p)[None], exponent[None]))
+    return affine(grad, p[None], torch.zeros_like(p)[None], exponent[None])
 
 
 def frozen_norm_weight_grad(

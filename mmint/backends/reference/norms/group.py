@@ -47,7 +47,20 @@ def group_norm_grad(
     weight: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As `Backend.group_norm_grad`.
+    """As `Backend.group_norm_grad`."""
+    made, dweight, dbias = group_norm_grad_source(grad, x, sums, products, weight, eps)
+    return elements(made), dweight, dbias
+
+
+def group_norm_grad_source(
+    grad: FixedPoint,
+    x: FixedPoint,
+    sums: Tensor,
+    products: Tensor,
+    weight: Tensor | None,
+    eps: float,
+) -> tuple[Source, Tensor, Tensor]:
+    """As `Backend.group_norm_grad_source`.
 
     Images add to the parameters' gradients one after another, as wide numbers.
     """

@@ -1,10 +1,8 @@
 /* What a norm computes once a group, bit for bit as reference/norms: statistics and coefficients
- * from exact sums; planes.c applies them. */
+ * from exact sums; source.c applies them. */
 #include "arguments.h"
 #include "arithmetic/coefficients.h"
 #include "integers.h"
-#include "memory.h"
-#include "planes.h"
 #include "status.h"
 
 enum { MANY = 256 /* groups that are worth a second thread */ };
@@ -65,13 +63,11 @@ int64_t norm_grad(const norm_grad_args *a) {
                                       EXPONENTS_OF(a, exponent), EPS_OF(a));
     const long rows = a->groups ? a->images : 1, members = a->groups ? a->channels / a->groups : 1;
     const int64_t *h1 = a->products, *h2 = h1 + rows * a->channels;
-    coefficients_t *made = allocate(sizeof *made * (size_t)(rows * a->channels));
-    int64_t result = made ? OK : NO_MEMORY;
-    int failed = result != OK;
+    coefficients_t *made = a->coefficients;
+    int failed = 0;
 #pragma omp parallel for num_threads((int)a->threads) \
     reduction(| : failed) if (rows * a->channels > MANY)
     for (long first = 0; first < rows * a->channels; first += members) {
-        if (result) continue;
         const long group = first / members;
         const wide_t rstd = spread_in(&s, group).rstd;
         const int grad_exponent = exponent_at(EXPONENTS_OF(a, grad_exponent), group);
@@ -84,12 +80,7 @@ int64_t norm_grad(const norm_grad_args *a) {
                               a->count, (int)(a->grad_bits - a->bits),
                               exponent_at(s.exponents, group));
     }
-    if (!result && failed) result = NOT_FINITE;
-    const planes_t planes = {a->grad,     a->x,      a->out,       a->images,
-                             a->channels, a->pixels, (int)a->wide, (int)a->threads};
-    if (!result) result = combine(&planes, made, a->groups != 0);
-    free(made);
-    return result;
+    return failed ? NOT_FINITE : OK;
 }
 
 /* Images add one after another. */

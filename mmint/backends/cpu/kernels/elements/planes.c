@@ -54,20 +54,3 @@ int64_t plane_sums(const plane_sums_args *a) {
 int64_t plane_products(const plane_products_args *a) {
     return sum_planes(a->grad, a->x, a->out, a->planes, a->pixels, (int)a->wide, (int)a->threads);
 }
-
-uint32_t combine(const planes_t *s, const coefficients_t *coefficients, int per_image) {
-    const long planes = s->images * s->channels, size = s->wide ? 2 : 1;
-    uint32_t top = 0;
-#pragma omp parallel for num_threads(s->threads) \
-    reduction(max : top) if (planes * s->pixels > CHUNK)
-    for (long n = 0; n < planes; n++) {
-        const long at = n * s->pixels;
-        const void *first = (const char *)s->first + size * at;
-        const void *second = s->second ? (const char *)s->second + size * at : NULL;
-        const coefficients_t *c = coefficients + (per_image ? n : n % s->channels);
-        const uint32_t t = s->wide ? combine16(first, second, s->out + at, s->pixels, c)
-                                   : level->combine8(first, second, s->out + at, s->pixels, c);
-        top = t > top ? t : top;
-    }
-    return top;
-}

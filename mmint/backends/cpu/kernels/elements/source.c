@@ -19,11 +19,11 @@ static const coefficients_t *coefficients_in(const source_t *s, long plane) {
 }
 
 uint32_t write_plane(const source_t *s, long plane, long first, long n, float *out) {
-    const long at = plane * s->pixels + first;
+    const long at = (plane * s->pixels + first) * (s->wide ? 2 : 1);
     const coefficients_t *c = coefficients_in(s, plane);
-    const uint32_t top = s->wide
-                             ? combine16((const int16_t *)s->mantissas + at, NULL, out, n, c)
-                             : level->combine8((const int8_t *)s->mantissas + at, NULL, out, n, c);
+    const void *x = (const char *)s->mantissas + at;
+    const void *y = s->others ? (const char *)s->others + at : NULL;
+    const uint32_t top = s->wide ? combine16(x, y, out, n, c) : level->combine8(x, y, out, n, c);
     return s->cut.there ? level->cut(out, n, s->cut.ceiling) : top;
 }
 
@@ -37,8 +37,18 @@ const float *read_source(const source_t *s, long first, long n, float *buffer) {
     return buffer;
 }
 
+/* By making the elements. */
+static uint32_t top_made(const source_t *s, long plane) {
+    float buffer[READ];
+    uint32_t top = 0;
+    for (long i = 0; i < s->pixels; i += READ)
+        top = (uint32_t)most(top, write_plane(s, plane, i, least(READ, s->pixels - i), buffer));
+    return top;
+}
+
 uint32_t top_of_plane(const source_t *s, long plane) {
     const coefficients_t *c = coefficients_in(s, plane);
+    if (s->others) return top_made(s, plane);
     if (s->wide) {
         const int16_t *x = (const int16_t *)s->mantissas + plane * s->pixels;
         int16_t low = x[0], high = x[0];

@@ -4,11 +4,11 @@
 
 #include "arithmetic/source.h"
 
-/* float32 in memory; or, where there are any, made of mantissas (images, channels, pixels) with
- * coefficients [channels], or [images][channels]. */
+/* float32 in memory; or, where there are any, made of mantissas (images, channels, pixels), and of
+ * others unless NULL, with coefficients [channels], or [images][channels]. */
 typedef struct {
     const float *x;
-    const void *mantissas;
+    const void *mantissas, *others;
     const coefficients_t *coefficients;
     long channels, pixels;
     int per_image, wide;
