@@ -455,7 +455,8 @@ class Comparison:
                 self.readers(*cut)
                 if ceiling is not None:
                     passed, same = (
-                        b.relu_passed(s) for b, s in zip((self.backend, reference), cut)
+                        b.relu_passed(s)
+                        for b, s in zip((self.backend, reference), cut, strict=True)
                     )
                     assert torch.equal(passed.cpu(), same)
         for name, *arguments in (
