@@ -22,7 +22,7 @@ from .geometry import Geometry, Pooling, Windows
 from .interpolation import Interpolation
 from .mapping import Mapping
 from .running import Running
-from .source import Source, Sources
+from .source import Sources, Unwritten
 from .update import Update
 
 
@@ -45,7 +45,7 @@ class Backend(Activations, Interpolation, Sources, Protocol):
 
     def quantize(
         self,
-        x: Tensor | Source,
+        x: Tensor | Unwritten,
         bits: int,
         random: RandomBits | None,
         largest: int | Tensor | None = None,
@@ -154,8 +154,8 @@ class Backend(Activations, Interpolation, Sources, Protocol):
 
     def add(
         self,
-        x: Tensor | Source,
-        y: Tensor | Source,
+        x: Tensor | Unwritten,
+        y: Tensor | Unwritten,
         bits: int,
         random: RandomBits | None,
         exponents: tuple[int, ...] = (),

@@ -57,6 +57,44 @@ class Source(NamedTuple):
         return self.x.mantissa.numel()
 
 
+class Masked(NamedTuple):
+    """Elements of memory, 0 where ReLU let nothing pass: a gradient on its way through it.
+
+    Attributes:
+        x: float32 of any shape, contiguous or not.
+        passed: bits of its elements in row-major order, as `Backend.relu` notes them.
+    """
+
+    x: Tensor
+    passed: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """That of the elements."""
+        return self.x.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the elements are."""
+        return self.x.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the elements."""
+        return torch.float32
+
+    def reshape(self, size: tuple[int, ...]) -> Masked:
+        """The elements in another shape."""
+        return self._replace(x=self.x.reshape(size))
+
+    def numel(self) -> int:
+        """How many elements there are."""
+        return self.x.numel()
+
+
+Unwritten = Source | Masked
+
+
 class Sources(Protocol):
     """The operations of a backend that hand elements on unwritten, or write them.
 
@@ -125,5 +163,5 @@ class Sources(Protocol):
     ) -> tuple[Source, Tensor, Tensor]:
         """As `Backend.group_norm_grad`, with what the input's gradient is a function of."""
 
-    def elements(self, source: Source) -> Tensor:
-        """The elements of ``source``, float32 (N, C, ...), contiguous."""
+    def elements(self, source: Unwritten) -> Tensor:
+        """The elements of ``source``, float32, contiguous."""

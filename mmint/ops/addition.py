@@ -13,7 +13,7 @@ from torch.autograd import Function
 from ..backends.magnitudes import known_magnitude
 from ..numerics import FixedPoint, Role
 from .derivative import first_derivative
-from .fork import use
+from .fork import takes_sources, use
 from .mapper import SUM_BITS, Mapper
 from .noting import apply_noting_magnitude
 from .sharing import shared
@@ -41,6 +41,9 @@ class _Add(Function):
         magnitudes: list[int | Tensor | None],
     ) -> Tensor:
         ctx.mapper, ctx.shapes = mapper, (x.shape, y.shape)
+        ctx.takes_sources = x.shape == y.shape and all(
+            takes_sources(operand) for operand in (x, y) if operand.requires_grad
+        )
         if x.shape != y.shape:
             shape = torch.broadcast_shapes(x.shape, y.shape)
             x, y = x if x.shape == shape else x.expand(shape), y.expand(shape)

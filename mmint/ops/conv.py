@@ -84,8 +84,6 @@ def conv_transpose(
 
 
 class _Conv(Function):
-    reads_sources = True  # of its gradient
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -99,7 +97,7 @@ class _Conv(Function):
         _check_fits(x, weight, geometry, mapper)
         mapped_x = _map_images(x, Role.INPUT, geometry, mapper)
         save(ctx, mapped_x, mapped_weight.gradient)
-        ctx.mapper, ctx.geometry = mapper, geometry
+        ctx.mapper, ctx.geometry, ctx.takes_sources = mapper, geometry, True
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
         backend, filters = mapper.backend(x), mapped_weight.forward
         product = partial(volumes.conv, backend, mapped_x, filters, geometry)

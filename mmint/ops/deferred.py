@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..backends import backend_for
 from ..backends.magnitudes import known_magnitude, remember_magnitude
-from ..backends.source import Source
+from ..backends.source import Source, Unwritten
 
 VARIABLE = 'MMINT_DEFER'
 
@@ -37,19 +37,19 @@ def deferring() -> bool:
 class _Content:
     """What aliases share: a source, until a plain tensor takes its place."""
 
-    def __init__(self, source: Source) -> None:
-        self.source: Source | None = source
+    def __init__(self, source: Unwritten) -> None:
+        self.source: Unwritten | None = source
         self.plain: Tensor | None = None
 
 
 class Deferred(Tensor):
-    """A float32 tensor (N, C, H, W) of a `Source`, or, once it has been written, of memory."""
+    """A float32 tensor (N, C, H, W) of a source, or, once it has been written, of memory."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _content: _Content
 
     @staticmethod
-    def __new__(cls: type[Deferred], content: _Content, like: Tensor) -> Deferred:
+    def __new__(cls: type[Deferred], content: _Content, like: Tensor | Unwritten) -> Deferred:
         """A name for ``content``, of the shape and on the device of ``like``."""
         made = Tensor._make_wrapper_subclass(
             cls, like.shape, dtype=torch.float32, device=like.device
@@ -59,7 +59,7 @@ class Deferred(Tensor):
         return made
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> Unwritten | None:
         """What the elements are a function of, None once they have been written."""
         return self._content.source
 
@@ -138,9 +138,9 @@ for _name in (
     setattr(Deferred, _name, _of_plain(_name))
 
 
-def deferred(source: Source) -> Tensor:
+def deferred(source: Unwritten) -> Tensor:
     """A tensor of the elements of ``source``."""
-    return Deferred(_Content(source), source.x.mantissa)
+    return Deferred(_Content(source), source)
 
 
 def is_source(x: Any) -> bool:
@@ -148,7 +148,7 @@ def is_source(x: Any) -> bool:
     return isinstance(x, Deferred) and x.source is not None
 
 
-def source_of(x: Tensor) -> Tensor | Source:
+def source_of(x: Tensor) -> Tensor | Unwritten:
     """What a kernel reads for ``x``: what makes its elements, or ``x`` where they are written."""
     source = x.source if isinstance(x, Deferred) else None
     return x if source is None else source

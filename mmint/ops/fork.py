@@ -20,9 +20,10 @@ from torch.autograd import Function
 from ..backends.magnitudes import known_magnitude, remember_magnitude
 from ..backends.notes import note, noted
 from ..numerics import Role
-from .deferred import alias_of
+from .deferred import alias_of, deferring
 from .derivative import first_derivative
 from .mapper import Mapper
+from .scope import current_place
 
 
 def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
@@ -45,12 +46,29 @@ def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
     return alias
 
 
-def maker_of(x: Tensor) -> Any:
-    """The node whose backward pass is given the gradient of ``x``, once it has been added up."""
+def waits(x: Tensor) -> bool:
+    """Whether elements of the shape of ``x`` may wait for who reads them."""
+    inside = current_place() is not None
+    return inside and x.dim() == 4 and x.numel() > 0 and deferring()
+
+
+def gradient_waits(x: Tensor) -> bool:
+    """Whether the elements of the gradient of ``x`` wait, for an operation that takes sources."""
+    return waits(x) and takes_sources(x)
+
+
+def takes_sources(x: Tensor) -> bool:
+    """Whether what is given the gradient of ``x`` reads elements that nobody has written.
+
+    That is the operation that made ``x``, or where ``x`` is used a second time, the sum of the
+    gradients; but a leaf's gradient is written, and PyTorch's own operations are given memory.
+    """
     node: Any = x.grad_fn
+    splits = 0
     while getattr(node, '_forward_cls', None) is _Fork:
-        node = node.next_functions[0][0]
-    return node
+        node, splits = node.next_functions[0][0], splits + 1
+    takes = getattr(node, 'takes_sources', None)
+    return bool(takes) or (splits > 1 and takes is not None)
 
 
 class _Chain:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..backends import Backend, Mapping, NonFiniteError, backend_for, replays
 from ..backends.errors import naming
-from ..backends.source import Source
+from ..backends.source import Unwritten
 from ..numerics import FREE, FixedPoint, RandomBits, Role
 from .deferred import Deferred, source_of, written
 from .run import Moment, Site, current_run
@@ -56,7 +56,7 @@ class Mapper:
 
     def __call__(
         self,
-        x: Tensor | Source,
+        x: Tensor | Unwritten,
         role: Role,
         exponents: tuple[int, ...] = (),
         top: int | Tensor | None = None,
@@ -87,7 +87,7 @@ class Mapper:
         return Mapping(written(x), *self._told(x, role, exponents), turned)
 
     def _told(
-        self, x: Tensor | Source, role: Role, exponents: tuple[int, ...]
+        self, x: Tensor | Unwritten, role: Role, exponents: tuple[int, ...]
     ) -> tuple[int, RandomBits | None, tuple[int, ...], Callable[[], NonFiniteError]]:
         if x.dtype != torch.float32:
             raise TypeError(
@@ -107,11 +107,11 @@ class Mapper:
         with naming(lambda: self.not_finite(role)):
             exponents = exponents_of_sum(x.shape) if self.exponents == FREE else ()
             terms = source_of(x), source_of(y), SUM_BITS, self.random(role), exponents
-            if inplace and isinstance(x, Deferred) and isinstance(terms[0], Source):
+            if inplace and isinstance(x, Deferred) and not isinstance(terms[0], Tensor):
                 return x.replace(self.backend(x).add(*terms))
             return self.backend(x).add(*terms, inplace)
 
-    def backend(self, x: Tensor | Source) -> Backend:
+    def backend(self, x: Tensor | Unwritten) -> Backend:
         """The backend for the device of ``x``."""
         return backend_for(x.device)
 

@@ -24,12 +24,11 @@ from ..backends import NonFiniteError, Running
 from ..backends.errors import naming
 from ..backends.magnitudes import known_magnitude
 from ..numerics import FREE, FixedPoint, Role
-from .deferred import deferred, deferring
+from .deferred import deferred
 from .derivative import first_derivative
-from .fork import maker_of, use
+from .fork import gradient_waits, use, waits
 from .mapper import Mapper
 from .planes import map_planes
-from .scope import current_place
 from .sharing import shared
 
 
@@ -156,10 +155,10 @@ class _BatchNorm(Function):
                 f'{mapper.site.name} was given an input of shape {tuple(x.shape)}, in training '
                 'more than 1 value per channel is accepted: use a larger batch or image, or .eval()'
             )
-        _keep(ctx, mapper, eps, mapped, sums, weight)
-        ctx.count, ctx.group, ctx.gradient_waits = count, group, _gradient_waits(x)
+        _keep(ctx, x, mapper, eps, mapped, sums, weight)
+        ctx.count, ctx.group = count, group
         with _naming_not_finite(mapper, weight=weight, bias=bias, **_statistics(running)):
-            if _waits(x):
+            if waits(x):
                 return deferred(
                     backend.batch_norm_source(mapped, sums, count, weight, bias, eps, running)
                 )
@@ -200,13 +199,12 @@ class _FrozenNorm(Function):
     ) -> Tensor:
         mapped = map_planes(x, Role.INPUT, mapper, (1, x.shape[1]))
         needs_weight = ctx.needs_input_grad[1]
-        _keep(ctx, mapper, eps, mapped if needs_weight else None, weight, mean, var)
-        ctx.gradient_waits = _gradient_waits(x)
+        _keep(ctx, x, mapper, eps, mapped if needs_weight else None, weight, mean, var)
         with _naming_not_finite(
             mapper, weight=weight, bias=bias, running_mean=mean, running_var=var
         ):
             backend = mapper.backend(x)
-            if _waits(x):
+            if waits(x):
                 return deferred(backend.frozen_norm_source(mapped, mean, var, weight, bias, eps))
             return backend.frozen_norm(mapped, mean, var, weight, bias, eps)
 
@@ -247,8 +245,7 @@ class _GroupNorm(Function):
         backend = mapper.backend(x)
         planes = backend.plane_sums(mapped)
         sums = planes.view(2, images, groups, channels // groups).sum(3)
-        _keep(ctx, mapper, eps, mapped, sums, weight)
-        ctx.gradient_waits = _gradient_waits(x)
+        _keep(ctx, x, mapper, eps, mapped, sums, weight)
         if running is not None:
             mean, var, momentum, _ = running
             with _naming_not_finite(mapper, **_statistics(running)):
@@ -260,7 +257,7 @@ class _GroupNorm(Function):
                     one = mapped._replace(exponent=exponent)
                     backend.update_running(mean, var, one, of_image, x[0, 0].numel(), part)
         with _naming_not_finite(mapper, weight=weight, bias=bias):
-            if _waits(x):
+            if waits(x):
                 return deferred(backend.group_norm_source(mapped, sums, weight, bias, eps))
             return backend.group_norm(mapped, sums, weight, bias, eps)
 
@@ -295,7 +292,7 @@ class _LayerNorm(Function):
         mapped = mapper(x, Role.INPUT, (len(x), 1))
         with _naming_not_finite(mapper, weight=weight, bias=bias):
             out, sums = mapper.backend(x).layer_norm(mapped, weight, bias, eps)
-        _keep(ctx, mapper, eps, mapped, sums, weight)
+        _keep(ctx, x, mapper, eps, mapped, sums, weight)
         return out
 
     @staticmethod
@@ -308,18 +305,6 @@ class _LayerNorm(Function):
         return *(g if n else None for g, n in zip(grads, needs, strict=True)), None, None
 
 
-def _waits(x: Tensor) -> bool:
-    """Whether the elements of the norm of ``x`` wait for who reads them."""
-    inside = current_place() is not None
-    return inside and x.dim() == 4 and x.numel() > 0 and deferring()
-
-
-def _gradient_waits(x: Tensor) -> bool:
-    """Whether the elements of the gradient of ``x`` wait, for an operation that reads them."""
-    operation = getattr(maker_of(x), '_forward_cls', None)
-    return _waits(x) and getattr(operation, 'reads_sources', False)
-
-
 def _parts(momentum: float, images: int) -> list[float]:
     """How far running statistics move towards each image's, so that all count alike in the end.
 
@@ -330,11 +315,18 @@ def _parts(momentum: float, images: int) -> list[float]:
 
 
 def _keep(
-    ctx: Any, mapper: Mapper, eps: float, x: FixedPoint | None, *others: Tensor | None
+    ctx: Any,
+    x: Tensor,
+    mapper: Mapper,
+    eps: float,
+    kept: FixedPoint | None,
+    *others: Tensor | None,
 ) -> None:
-    mantissa, exponent, _ = (None, None, None) if x is None else x
+    """Keeps for the backward pass of a norm of ``x`` what `_kept` gives it."""
+    mantissa, exponent, _ = (None, None, None) if kept is None else kept
     ctx.save_for_backward(mantissa, exponent, *others)
     ctx.mapper, ctx.eps = mapper, eps
+    ctx.gradient_waits, ctx.takes_sources = gradient_waits(x), True
 
 
 def _kept(ctx: Any) -> tuple[Mapper, float, tuple[Any, ...]]:

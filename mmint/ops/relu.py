@@ -1,6 +1,6 @@
 """ReLU and ReLU6 whose saved state is a bit an element: exact as they are.
 
-Of a deferred tensor they wait with it.
+Of a deferred tensor they wait with it; their gradient's elements wait for who reads them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from torch.autograd import Function
 
 from ..backends import backend_for
 from ..backends.magnitudes import known_magnitude
-from ..backends.source import Source
+from ..backends.source import Masked, Source
 from .deferred import Deferred, deferred, source_of, written
 from .derivative import first_derivative
+from .fork import gradient_waits
 from .noting import apply_noting_magnitude
 
 
@@ -30,6 +31,7 @@ class _ReLU(Function):
         ctx: Any, x: Tensor, inplace: bool, ceiling: float, magnitudes: list[int | Tensor | None]
     ) -> Tensor:
         backend, source, passed = backend_for(x.device), source_of(x), None
+        waiting = gradient_waits(x)
         if isinstance(source, Source) and source.ceiling is None:
             source = source._replace(ceiling=ceiling)
             if ctx.needs_input_grad[0]:
@@ -43,6 +45,7 @@ class _ReLU(Function):
         if inplace:
             ctx.mark_dirty(out)
         ctx.save_for_backward(passed)
+        ctx.gradient_waits, ctx.takes_sources = waiting, False
         magnitudes.append(known_magnitude(out))
         return out
 
@@ -50,4 +53,7 @@ class _ReLU(Function):
     @first_derivative
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (passed,) = ctx.saved_tensors
+        grad = written(grad)
+        if ctx.gradient_waits:
+            return deferred(Masked(grad, passed)), None, None, None
         return backend_for(grad.device).relu_grad(grad, passed), None, None, None

@@ -12,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import mmint
 from mmint.backends import watched
@@ -109,7 +110,7 @@ def test_a_step_has_the_same_bits_and_writes_no_norm(
     calls = assert_alike(model, monkeypatch)
     assert seen == [Tensor, Deferred]
     assert not {'batch_norm', 'frozen_norm', 'relu', 'elements'} & set(calls)
-    assert not {'batch_norm_grad', 'frozen_norm_grad'} & set(calls)
+    assert not {'batch_norm_grad', 'frozen_norm_grad', 'relu_grad'} & set(calls)
 
 
 @pytest.mark.parametrize('inplace', [True, False])
@@ -146,6 +147,24 @@ def test_a_gradient_that_waits_meets_others(other, first, monkeypatch):
     mmint.convert(model)
     calls = assert_alike(model, monkeypatch)
     assert 'batch_norm_grad_source' in calls
+
+
+@pytest.mark.parametrize('kind', [BasicBlock, Bottleneck])
+def test_gradients_wait_through_residual_blocks(kind, monkeypatch):
+    """Masks are applied by the norm behind them, and by the sum with the gradient that meets."""
+    width = 8
+    model = nn.Sequential(
+        nn.Conv2d(3, width, 3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        kind(width, width // kind.expansion),
+        kind(width, width // kind.expansion),
+        nn.Conv2d(width, 4, 1),
+    )
+    mmint.convert(model)
+    calls = assert_alike(model, monkeypatch)
+    assert not {'batch_norm_grad', 'relu_grad', 'elements'} & set(calls)
+    assert calls.count('add') == 4  # two residual additions, two meetings of gradients
 
 
 def test_gradients_that_leave_are_written(monkeypatch):

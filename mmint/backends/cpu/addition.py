@@ -9,15 +9,15 @@ from ...numerics import RandomBits
 from ..host.checks import check_operands
 from ..host.exponents import blocks
 from ..magnitudes import remember_magnitude
-from ..source import Source
+from ..source import Unwritten
 from .library import ready
 from .operands import check_finite, random_words
 from .source import with_source
 
 
 def add(
-    x: Tensor | Source,
-    y: Tensor | Source,
+    x: Tensor | Unwritten,
+    y: Tensor | Unwritten,
     bits: int,
     random: RandomBits | None,
     exponents: tuple[int, ...] = (),
@@ -43,6 +43,6 @@ def add(
     return out
 
 
-def _operand(x: Tensor | Source) -> Tensor | Source:
+def _operand(x: Tensor | Unwritten) -> Tensor | Unwritten:
     """What the kernel reads."""
-    return x if isinstance(x, Source) else x.detach().contiguous()
+    return x.detach().contiguous() if isinstance(x, Tensor) else x

@@ -10,14 +10,14 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits, mantissa_dtype
 from ..host.exponents import blocks
 from ..magnitudes import known_magnitude
-from ..source import Source
+from ..source import Unwritten
 from .library import ready
 from .operands import check_finite, random_words, with_exponents
 from .source import with_source
 
 
 def quantize(
-    x: Tensor | Source,
+    x: Tensor | Unwritten,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from ..host.arguments import ceiling_pattern
 from ..magnitudes import remember_magnitude
-from ..source import Source
+from ..source import Masked, Source, Unwritten
+from .activation import relu_grad
 from .library import ready
 from .operands import planar_pair, to_planar
 
 
-def elements(source: Source) -> Tensor:
+def elements(source: Unwritten) -> Tensor:
     """As `Backend.elements`."""
+    if isinstance(source, Masked):
+        return relu_grad(source.x, source.passed)
     out = torch.empty(source.x.mantissa.shape, dtype=torch.float32)
     top = ready().elements(
         **with_source('x', source), out=out, images=len(out), threads=torch.get_num_threads()
@@ -34,12 +37,14 @@ def relu_passed(source: Source) -> Tensor:
     return out
 
 
-def with_source(name: str, x: Tensor | Source) -> dict[str, Any]:
+def with_source(name: str, x: Tensor | Unwritten) -> dict[str, Any]:
     """The arguments that say what to read: contiguous float32, or what makes it."""
-    memory = mantissas = others = coefficients = None
+    memory = passed = mantissas = others = coefficients = None
     channels, pixels, per_image, wide, ceiling = 0, 0, False, False, None
     if isinstance(x, Tensor):
         memory = x
+    elif isinstance(x, Masked):
+        memory, passed = x.x.detach().contiguous(), x.passed
     else:
         if x.y is None:
             mantissas = to_planar(x.x.mantissa)
@@ -50,6 +55,7 @@ def with_source(name: str, x: Tensor | Source) -> dict[str, Any]:
         per_image, wide = len(coefficients) != channels, mantissas.dtype == torch.int16
     return {
         name: memory,
+        f'{name}_passed': passed,
         f'{name}_mantissas': mantissas,
         f'{name}_others': others,
         f'{name}_coefficients': coefficients,

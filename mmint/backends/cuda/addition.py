@@ -9,7 +9,7 @@ from ...numerics import RandomBits
 from ..host.checks import check_operands
 from ..host.exponents import blocks
 from ..magnitudes import known_magnitude, remember_magnitude
-from ..source import Source
+from ..source import Unwritten
 from . import finite
 from .largest import magnitudes_of
 from .launch import SERVED, THREADS, launch, words
@@ -21,8 +21,8 @@ WARP, LONG_RUN = 32, 4096  # a run of fewer elements is the work of one warp
 
 
 def add(
-    x: Tensor | Source,
-    y: Tensor | Source,
+    x: Tensor | Unwritten,
+    y: Tensor | Unwritten,
     bits: int,
     random: RandomBits | None,
     exponents: tuple[int, ...] = (),

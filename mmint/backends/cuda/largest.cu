@@ -34,6 +34,13 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     note_tops(whole_grid(), n, count, run, tops, [=](int64_t i) { return x[i] & 0x7FFFFFFF; });
 }
 
+/* The same of elements of memory whose bits are set. */
+extern "C" __global__ void __launch_bounds__(THREADS)
+    largest_passed(source s, int64_t n, int64_t count, int64_t run, int32_t *tops) {
+    note_tops(whole_grid(), n, count, run, tops,
+              [=](int64_t i) { return passed_at(s, i) & 0x7FFFFFFF; });
+}
+
 /* The same of n elements that are made, whose blocks hold whole planes: of the smallest and the
  * largest mantissa of a plane's part, or where there are others too, of all. A warp's lanes are
  * neighbouring channels. */

@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..source import Source
+from ..source import Masked, Source, Unwritten
 from .launch import THREADS, grid_of_groups, launch
+from .launcher import Argument
 from .source import words_of
 from .zeroed import zeros
 
@@ -17,7 +18,7 @@ TILE_CHANNELS, PART_PIXELS = 32, 512
 
 
 def largest_magnitudes(
-    x: Tensor | Source, known: int | Tensor | None, count: int, run: int
+    x: Tensor | Unwritten, known: int | Tensor | None, count: int, run: int
 ) -> Tensor:
     """int32 bit patterns, the largest of each of ``count`` blocks of ``x``: ``known`` if given.
 
@@ -27,7 +28,9 @@ def largest_magnitudes(
         return _on_device(known, x.device).reshape(-1)
     if isinstance(x, Source):
         return _of_made(x, count, run)
-    return magnitudes_of(x, None) if count == 1 else _of_blocks(x, count, run)
+    if isinstance(x, Masked):
+        return _of_blocks('largest_passed', words_of(x), x, count, run)
+    return magnitudes_of(x, None) if count == 1 else _of_blocks('largest_each', x, x, count, run)
 
 
 def magnitudes_of(x: Tensor, known: int | Tensor | None) -> Tensor:
@@ -46,12 +49,12 @@ def _on_device(known: int | Tensor, device: torch.device) -> Tensor:
     return torch.tensor(known, dtype=torch.int32, device=device)
 
 
-def _of_blocks(x: Tensor, count: int, run: int) -> Tensor:
+def _of_blocks(kernel: str, read: Argument, x: Tensor | Masked, count: int, run: int) -> Tensor:
     found = zeros((count,), torch.int32, x.device)
     if x.numel():
         launch(
-            'largest.cu', 'largest_each', grid_of_groups(x.numel(), count), THREADS,
-            [x, x.numel(), count, run, found], x.device,
+            'largest.cu', kernel, grid_of_groups(x.numel(), count), THREADS,
+            [read, x.numel(), count, run, found], x.device,
         )  # fmt: skip
     return found
 

@@ -138,7 +138,7 @@ __device__ __forceinline__ void quantize(const FROM &from, const mapping &m, con
     const random_words random = resolved(m.random);
     const int64_t n = m.images * m.channels * m.pixels;
     const int64_t blocks = (n + GROUP - 1) / GROUP * BLOCKS_OF_GROUP;
-    const bool pairs = from.x && (uint64_t)from.x % 8 == 0;
+    const bool pairs = as_they_are(from) && (uint64_t)from.x % 8 == 0;
     plane of_plane = no_plane();
     T *out = (T *)m.out;
     for (int64_t block = mine.first_index(); block < blocks; block += mine.stride()) {
@@ -186,7 +186,7 @@ __device__ __forceinline__ void quantize_images(const FROM &from, const mapping 
     const bool aligned = m.pixels % GROUP == 0;
     const int unit = aligned ? GROUP : 4;
     const int width = (int)(((m.pixels + down - 1) / down + unit - 1) / unit * unit);
-    const bool pairs = from.x && (uint64_t)from.x % 8 == 0 && m.pixels % 2 == 0;
+    const bool pairs = as_they_are(from) && (uint64_t)from.x % 8 == 0 && m.pixels % 2 == 0;
     plane of_plane = no_plane();
     T *out = (T *)m.out;
     for (int64_t t = mine.block; t < m.images * across * down; t += mine.blocks) {

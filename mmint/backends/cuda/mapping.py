@@ -17,7 +17,7 @@ from ..errors import naming
 from ..host.exponents import blocks, by_group
 from ..magnitudes import known_magnitude, known_magnitudes
 from ..mapping import Mapping
-from ..source import Source
+from ..source import Unwritten
 from . import finite
 from .largest import largest_magnitudes
 from .launch import MAX_BLOCKS, SERVED, THREADS, launch, words
@@ -33,7 +33,7 @@ SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def quantize(
-    x: Tensor | Source,
+    x: Tensor | Unwritten,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,
@@ -74,7 +74,7 @@ class _Work(NamedTuple):
 
     @classmethod
     def on(
-        cls, x: Tensor | Source, bits: int, exponents: tuple[int, ...], turned: bool = False
+        cls, x: Tensor | Unwritten, bits: int, exponents: tuple[int, ...], turned: bool = False
     ) -> _Work:
         """Of such a contiguous tensor; its mantissas ``turned`` as of `Mapping`."""
         dtype, device, size = mantissa_dtype(bits), x.device, x.shape

@@ -5,11 +5,13 @@
 #include "arithmetic/source.h"
 #include "device.cuh"
 
-/* float32 in memory; or, where `x` is NULL, made of mantissas (images, pixels, channels), and of
+/* float32 in memory, where there are bits `passed`, 0 but for elements whose bit is set; or, where
+ * `x` is NULL, made of mantissas (images, pixels, channels), and of
  * others unless NULL, with coefficients [channels], or [images][channels]. `ceiling` is a pattern,
  * or -1. */
 struct source {
     const uint32_t *x;
+    const uint8_t *passed;
     const void *mantissas, *others;
     const coefficients_t *coefficients;
     int64_t channels, pixels, per_image, wide, ceiling;
@@ -46,10 +48,18 @@ __device__ __forceinline__ float made_at(const source &s, plane &at, int64_t i, 
     return made_at(s, at.coefficients, at.place + (i - at.first) * s.channels, cut);
 }
 
+/* The pattern of an element of memory. */
+__device__ __forceinline__ uint32_t passed_at(const source &s, int64_t i) {
+    return !s.passed || s.passed[i / 8] >> i % 8 & 1 ? s.x[i] : 0;
+}
+
 /* The pattern of element i of any source. */
 __device__ __forceinline__ uint32_t element(const source &s, plane &at, int64_t i) {
-    return s.x ? s.x[i] : pattern_of(made_at(s, at, i, cut_at(s.ceiling)));
+    return s.x ? passed_at(s, i) : pattern_of(made_at(s, at, i, cut_at(s.ceiling)));
 }
+
+/* Do the elements lie in memory as they are? */
+__device__ __forceinline__ bool as_they_are(const source &s) { return s.x && !s.passed; }
 
 /* float32 that surely lies in memory. */
 struct in_memory {
@@ -58,3 +68,4 @@ struct in_memory {
 __device__ __forceinline__ uint32_t element(const in_memory &s, plane &, int64_t i) {
     return s.x[i];
 }
+__device__ __forceinline__ bool as_they_are(const in_memory &) { return true; }

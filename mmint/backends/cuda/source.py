@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..host.arguments import ceiling_pattern, pair
 from ..magnitudes import remember_magnitude
-from ..source import Source
+from ..source import Masked, Source, Unwritten
+from .activation import relu_grad
 from .launch import THREADS, launch
 from .launcher import Argument
 from .zeroed import zeros
@@ -17,8 +18,10 @@ from .zeroed import zeros
 TILE_CHANNELS, TILE_PIXELS = 32, 128
 
 
-def elements(source: Source) -> Tensor:
+def elements(source: Unwritten) -> Tensor:
     """As `Backend.elements`."""
+    if isinstance(source, Masked):
+        return relu_grad(source.x, source.passed)
     first, second = _mantissas(source)
     made, device = source.coefficients, first.device
     out = torch.empty(source.shape, dtype=torch.float32, device=device)
@@ -43,9 +46,9 @@ def _mantissas(source: Source) -> tuple[Tensor, Tensor | None]:
     return channels_last(first), channels_last(second)
 
 
-def written(x: Tensor | Source) -> Tensor:
+def written(x: Tensor | Unwritten) -> Tensor:
     """The elements in memory."""
-    return elements(x) if isinstance(x, Source) else x
+    return x if isinstance(x, Tensor) else elements(x)
 
 
 def relu_passed(source: Source) -> Tensor:
@@ -58,16 +61,18 @@ def relu_passed(source: Source) -> Tensor:
     return out
 
 
-def words_of(x: Tensor | Source) -> tuple[Argument, ...]:
+def words_of(x: Tensor | Unwritten) -> tuple[Argument, ...]:
     """The struct ``source`` of source.cuh: contiguous float32, or what makes it."""
     if isinstance(x, Tensor):
-        return x, None, None, None, 0, 0, 0, 0, -1
+        return x, None, None, None, None, 0, 0, 0, 0, -1
+    if isinstance(x, Masked):
+        return x.x.detach().contiguous(), x.passed, None, None, None, 0, 0, 0, 0, -1
     mantissa, others = _mantissas(x)
     _, pixels, channels = mantissa.shape
     per_image = int(len(x.coefficients) != channels)
     wide = int(mantissa.dtype == torch.int16)
     ceiling = ceiling_pattern(x.ceiling)
-    return None, mantissa, others, x.coefficients, channels, pixels, per_image, wide, ceiling
+    return None, None, mantissa, others, x.coefficients, channels, pixels, per_image, wide, ceiling
 
 
 def channels_last(mantissa: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ...numerics import FixedPoint
-from ..source import Source
+from ..source import Unwritten
 
 
-def check_operands(x: Tensor | Source, y: Tensor | Source) -> None:
+def check_operands(x: Tensor | Unwritten, y: Tensor | Unwritten) -> None:
     """Raises ValueError if ``x`` and ``y`` are not of one shape and float32."""
     if x.shape != y.shape or x.dtype != torch.float32 or y.dtype != torch.float32:
         raise ValueError(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..source import Source
-from .source import elements
+from .source import elements, kept
 
 
 def relu(x: Tensor, inplace: bool, ceiling: float = math.inf) -> tuple[Tensor, Tensor]:
@@ -37,6 +37,4 @@ def _passed(x: Tensor, ceiling: float) -> Tensor:
 
 def relu_grad(grad: Tensor, passed: Tensor) -> Tensor:
     """As `Backend.relu_grad`."""
-    shifts = torch.arange(8, dtype=torch.uint8, device=grad.device)
-    kept = (passed[:, None] >> shifts & 1).flatten()[: grad.numel()].view(grad.shape)
-    return torch.where(kept.bool(), grad, 0)
+    return kept(grad, passed)

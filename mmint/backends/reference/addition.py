@@ -14,7 +14,7 @@ from torch import Tensor
 from ...numerics import FixedPoint, RandomBits
 from ...numerics.float32 import split_sign
 from ..host.checks import check_operands
-from ..source import Source
+from ..source import Unwritten
 from .mapping import dequantize, exponent_of, largest_of, mantissa_at
 from .source import written
 
@@ -23,8 +23,8 @@ MAX_ALIGNMENT = 40
 
 
 def add(
-    x: Tensor | Source,
-    y: Tensor | Source,
+    x: Tensor | Unwritten,
+    y: Tensor | Unwritten,
     bits: int,
     random: RandomBits | None,
     exponents: tuple[int, ...] = (),

@@ -19,12 +19,12 @@ from ...numerics import FixedPoint, NonFiniteError, RandomBits, mantissa_dtype
 from ...numerics.fixed_point import ZEROS_EXPONENT
 from ...numerics.float32 import NOT_FINITE, fields, split_sign, to_float32
 from ...numerics.integers import shift_right_even, shift_right_stochastic
-from ..source import Source
+from ..source import Unwritten
 from .source import written
 
 
 def quantize(
-    x: Tensor | Source,
+    x: Tensor | Unwritten,
     bits: int,
     random: RandomBits | None,
     largest: int | Tensor | None = None,

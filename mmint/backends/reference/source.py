@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from ...numerics.float32 import to_float32
-from ..source import Source
+from ..source import Masked, Unwritten
 
 
-def elements(source: Source) -> Tensor:
+def elements(source: Unwritten) -> Tensor:
     """As `Backend.elements`."""
+    if isinstance(source, Masked):
+        return kept(source.x, source.passed)
     x = source.x.mantissa.to(torch.int64)
     planes = source.coefficients.view(-1, x.shape[1], *[1] * (x.dim() - 2), 4)
     p, q, r, exponent = planes.unbind(-1)
@@ -19,6 +21,13 @@ def elements(source: Source) -> Tensor:
     return made if source.ceiling is None else torch.relu(made).clamp(max=source.ceiling)
 
 
-def written(x: Tensor | Source) -> Tensor:
+def kept(x: Tensor, passed: Tensor) -> Tensor:
+    """``x``, 0 where its bit of ``passed`` is."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=x.device)
+    bits = (passed[:, None] >> shifts & 1).flatten()[: x.numel()].view(x.shape)
+    return torch.where(bits.bool(), x, 0)
+
+
+def written(x: Tensor | Unwritten) -> Tensor:
     """The elements in memory."""
-    return elements(x) if isinstance(x, Source) else x
+    return x if isinstance(x, Tensor) else elements(x)

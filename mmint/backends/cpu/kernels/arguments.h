@@ -65,12 +65,14 @@
 
 /* What elements are a function of: elements/source.h; the ceiling is a pattern, or -1. */
 #define SOURCE(POINTER, INTEGER, name)                                                            \
-    POINTER(const float, name) POINTER(const void, name##_mantissas)                              \
-    POINTER(const void, name##_others) POINTER(const coefficients_t, name##_coefficients)         \
+    POINTER(const float, name) POINTER(const uint8_t, name##_passed)                              \
+    POINTER(const void, name##_mantissas) POINTER(const void, name##_others)                      \
+    POINTER(const coefficients_t, name##_coefficients)         \
     INTEGER(name##_channels) INTEGER(name##_pixels) INTEGER(name##_per_image)                     \
     INTEGER(name##_wide) INTEGER(name##_ceiling)
 #define SOURCE_OF(a, name)                                                                        \
-    ((source_t){(a)->name, (a)->name##_mantissas, (a)->name##_others, (a)->name##_coefficients,   \
+    ((source_t){(a)->name, (a)->name##_passed, (a)->name##_mantissas, (a)->name##_others,         \
+                (a)->name##_coefficients,                                                         \
                 (a)->name##_channels, (a)->name##_pixels, (int)(a)->name##_per_image, (int)(a)->name##_wide,            \
                 cut_at((a)->name##_ceiling)})
 

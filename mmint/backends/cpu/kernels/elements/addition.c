@@ -34,7 +34,7 @@ static int prepare(sum_t *s, uint32_t top_x, uint32_t top_y, int bits) {
 
 static uint32_t add_some(const sum_t *s, float *out, long first, long n) {
     float buffers[2][READ];
-    const long step = s->x[0].mantissas || s->x[1].mantissas ? READ : n;
+    const long step = in_memory(&s->x[0]) && in_memory(&s->x[1]) ? n : READ;
     uint32_t top = 0;
     for (long i = 0; i < n; i += step) {
         const long at = first + i, count = least(step, n - i);

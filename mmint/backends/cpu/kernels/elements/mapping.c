@@ -28,15 +28,17 @@ uint32_t top_magnitude(const float *x, long n, int threads) {
 
 /* ---- exponents that blocks of elements share ---- */
 
-/* The largest magnitudes of blocks `from` to `to` - 1. */
-static void tops_of_blocks(const float *x, long n, long count, long run, long from, long to,
+/* The largest magnitudes of blocks `from` to `to` - 1, whole planes where there are mantissas. */
+static void tops_of_blocks(const source_t *s, long n, long count, long run, long from, long to,
                            int32_t *tops) {
     enum { SHORT = 32 };
+    const int loop = in_memory(s) && run < SHORT;
     memset(tops + from, 0, sizeof *tops * (size_t)(to - from));
     for (long period = 0; period < n; period += count * run)
         for (long b = from; b < to; b++) {
-            const uint32_t *block = (const uint32_t *)x + period + b * run;
-            const uint32_t top = run < SHORT ? top_loop(block, run) : level->top(block, run);
+            const long first = period + b * run;
+            const uint32_t top =
+                loop ? top_loop((const uint32_t *)s->x + first, run) : top_of_part(s, first, run);
             if ((int32_t)top > tops[b]) tops[b] = (int32_t)top;
         }
 }
@@ -51,26 +53,10 @@ static int exponents_of_tops(int32_t *tops, long from, long to, long count, int 
     return OK;
 }
 
-/* The same of a source that is made, whose blocks hold whole planes. */
-static int tops_of_planes(const source_t *s, long planes, long count, long run, int32_t *tops,
-                          int threads) {
-    uint32_t *of = allocate(sizeof *of * (size_t)(planes + 1));
-    if (!of) return NO_MEMORY;
-#pragma omp parallel for num_threads(threads) if (planes * s->pixels > CHUNK)
-    for (long plane = 0; plane < planes; plane++) of[plane] = top_of_plane(s, plane);
-    memset(tops, 0, sizeof *tops * (size_t)count);
-    for (long plane = 0; plane < planes; plane++) {
-        int32_t *top = &tops[plane * s->pixels / run % count];
-        *top = (int32_t)most(*top, of[plane]);
-    }
-    free(of);
-    return OK;
-}
-
 /* As `level->round`, of elements first ... first + n - 1 of a source. */
 static void round_some(const source_t *s, void *out, long first, long n, const blocks_t *exponents,
                        int wide, const philox_key *key) {
-    if (!s->mantissas) {
+    if (in_memory(s)) {
         level->round(s->x + first, out, first, n, exponents, wide, key);
         return;
     }
@@ -93,24 +79,24 @@ static void round_blocks(const source_t *s, void *out, long n, const blocks_t *e
 
 /* Looks for the exponents and, if it `rounds`, makes the mantissas: a part of the blocks at a time,
  * which stays in the cache. */
-static int map_blocks(const quantize_args *a, long n, int rounds, const philox_key *key) {
+static int map_blocks(const quantize_args *a, const source_t *s, long n, int rounds,
+                      const philox_key *key) {
     enum { PART = 1 << 16, LEAST = 1 << 10 };
     const blocks_t blocks = {a->exponents, a->count, a->run};
     const long period = a->count * a->run;
     const long part = n ? most(div_up(LEAST, a->run), PART / (a->run * (n / period))) : a->count;
     const int wide = a->bits > 8;
-    const float *x = a->x;
     int failed = 0;
 #pragma omp parallel for num_threads((int)a->threads) schedule(dynamic, 1) \
     reduction(| : failed) if (n > CHUNK)
     for (long first = 0; first < a->count; first += part) {
         const long end = least(a->count, first + part);
-        tops_of_blocks(x, n, a->count, a->run, first, end, a->exponents);
+        tops_of_blocks(s, n, a->count, a->run, first, end, a->exponents);
         failed |= exponents_of_tops(a->exponents, first, end, a->count, (int)a->bits);
         if (failed || !rounds) continue;
         for (long at = first * a->run; at < n; at += period)
-            level->round(x + at, (char *)a->out + (wide ? 2 : 1) * at, at, (end - first) * a->run,
-                         &blocks, wide, key);
+            round_some(s, (char *)a->out + (wide ? 2 : 1) * at, at, (end - first) * a->run, &blocks,
+                       wide, key);
     }
     return failed ? NOT_FINITE : OK;
 }
@@ -179,18 +165,15 @@ int64_t quantize(const quantize_args *a) {
     const blocks_t blocks = {a->exponents, a->count, a->run};
     const source_t source = SOURCE_OF(a, x);
     int status;
-    if (a->tops || a->count == 1 || source.mantissas) {
+    if (a->tops || a->count == 1) {
         if (a->tops)
             memcpy(a->exponents, a->tops, sizeof *a->tops * (size_t)a->count);
-        else if (!source.mantissas)
-            a->exponents[0] = (int32_t)top_magnitude(source.x, n, threads);
-        else if (tops_of_planes(&source, n ? n / source.pixels : 0, a->count, a->run, a->exponents,
-                                threads))
-            return NO_MEMORY;
+        else
+            a->exponents[0] = (int32_t)top_of_source(&source, n, threads);
         status = exponents_of_tops(a->exponents, 0, a->count, a->count, (int)a->bits);
         if (!status && !transposed) round_blocks(&source, a->out, n, &blocks, wide, drawn, threads);
     } else {
-        status = map_blocks(a, n, !transposed, drawn);
+        status = map_blocks(a, &source, n, !transposed, drawn);
     }
     if (status || !transposed) return status;
     return round_channels_last(&source, a->out, a->images, a->channels, a->pixels, &blocks, drawn,

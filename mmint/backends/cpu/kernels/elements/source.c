@@ -27,8 +27,27 @@ uint32_t write_plane(const source_t *s, long plane, long first, long n, float *o
     return s->cut.there ? level->cut(out, n, s->cut.ceiling) : top;
 }
 
+/* Of memory, where bits are set; at most READ elements. Returns the top. */
+static uint32_t write_passed(const source_t *s, long first, long n, float *out) {
+    const uint8_t *bits = s->passed + first / 8;
+    const long by = first % 8;
+    uint8_t moved[READ / 8];
+    if (by) {
+        for (long i = 0; i < div_up(n, 8); i++) {
+            const int more = 8 * (i + 1) < by + n;
+            moved[i] = (uint8_t)(bits[i] >> by | (more ? bits[i + 1] << (8 - by) : 0));
+        }
+        bits = moved;
+    }
+    return level->relu_grad(s->x + first, out, bits, n);
+}
+
 const float *read_source(const source_t *s, long first, long n, float *buffer) {
-    if (!s->mantissas) return s->x + first;
+    if (in_memory(s)) return s->x + first;
+    if (s->passed) {
+        write_passed(s, first, n, buffer);
+        return buffer;
+    }
     long plane = first / s->pixels, at = first % s->pixels;
     for (long i = 0, count; i < n; i += count, at = 0, plane++) {
         count = least(n - i, s->pixels - at);
@@ -46,7 +65,15 @@ static uint32_t top_made(const source_t *s, long plane) {
     return top;
 }
 
-uint32_t top_of_plane(const source_t *s, long plane) {
+static uint32_t top_passed(const source_t *s, long first, long n) {
+    float buffer[READ];
+    uint32_t top = 0;
+    for (long i = 0; i < n; i += READ)
+        top = (uint32_t)most(top, write_passed(s, first + i, least(READ, n - i), buffer));
+    return top;
+}
+
+static uint32_t top_of_plane(const source_t *s, long plane) {
     const coefficients_t *c = coefficients_in(s, plane);
     if (s->others) return top_made(s, plane);
     if (s->wide) {
@@ -64,21 +91,20 @@ uint32_t top_of_plane(const source_t *s, long plane) {
 }
 
 uint32_t top_of_part(const source_t *s, long first, long n) {
-    if (!s->mantissas) return level->top((const uint32_t *)s->x + first, n);
     uint32_t top = 0;
+    if (in_memory(s)) return level->top((const uint32_t *)s->x + first, n);
+    if (s->passed) return top_passed(s, first, n);
     for (long i = first; i < first + n; i += s->pixels)
         top = (uint32_t)most(top, top_of_plane(s, i / s->pixels));
     return top;
 }
 
 uint32_t top_of_source(const source_t *s, long n, int threads) {
-    if (!s->mantissas) return top_magnitude(s->x, n, threads);
+    const long part = s->mantissas ? s->pixels : CHUNK;
     uint32_t top = 0;
 #pragma omp parallel for num_threads(threads) reduction(max : top) if (n > CHUNK)
-    for (long plane = 0; plane < n / s->pixels; plane++) {
-        const uint32_t here = top_of_plane(s, plane);
-        top = here > top ? here : top;
-    }
+    for (long first = 0; first < n; first += part)
+        top = (uint32_t)most(top, top_of_part(s, first, least(part, n - first)));
     return top;
 }
 

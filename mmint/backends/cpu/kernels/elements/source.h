@@ -4,10 +4,12 @@
 
 #include "arithmetic/source.h"
 
-/* float32 in memory; or, where there are any, made of mantissas (images, channels, pixels), and of
- * others unless NULL, with coefficients [channels], or [images][channels]. */
+/* float32 in memory, where there are bits `passed`, 0 but for elements whose bit is set; or, where
+ * there are any, made of mantissas (images, channels, pixels), and of others unless NULL, with
+ * coefficients [channels], or [images][channels]. */
 typedef struct {
     const float *x;
+    const uint8_t *passed;
     const void *mantissas, *others;
     const coefficients_t *coefficients;
     long channels, pixels;
@@ -17,15 +19,17 @@ typedef struct {
 
 enum { READ = 2048 }; /* elements that are made at once, a whole number of groups of random bits */
 
+/* Do the elements lie in memory as they are? */
+static inline int in_memory(const source_t *s) { return !s->mantissas && !s->passed; }
+
 /* Elements first ... first + n - 1, in `buffer` unless they lie in memory: then n <= READ. */
 const float *read_source(const source_t *s, long first, long n, float *buffer);
 
 /* Writes a plane; returns the top. */
 uint32_t write_plane(const source_t *s, long plane, long first, long n, float *out);
 
-/* The largest magnitude of a plane of a source that is made; of elements first ... first + n - 1 of
- * any source, whole planes where it is made; and of all its n elements. */
-uint32_t top_of_plane(const source_t *s, long plane);
+/* The largest magnitude of elements first ... first + n - 1, whole planes where there are mantissas;
+ * and of all n elements. */
 uint32_t top_of_part(const source_t *s, long first, long n);
 uint32_t top_of_source(const source_t *s, long n, int threads);
 
