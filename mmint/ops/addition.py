@@ -13,10 +13,11 @@ from torch.autograd import Function
 from ..backends.magnitudes import known_magnitude
 from ..numerics import FixedPoint, Role
 from .derivative import first_derivative
-from .fork import takes_sources, use
+from .fork import use
 from .mapper import SUM_BITS, Mapper
 from .noting import apply_noting_magnitude
 from .sharing import shared
+from .waiting import takes_sources
 
 
 def add(x: Tensor, y: Tensor, mapper: Mapper, inplace: bool = False) -> Tensor:

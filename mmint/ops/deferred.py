@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..backends import backend_for
 from ..backends.magnitudes import known_magnitude, remember_magnitude
+from ..backends.notes import note, noted
 from ..backends.source import Source, Unwritten
 
 VARIABLE = 'MMINT_DEFER'
@@ -168,7 +169,13 @@ def alias_of(x: Tensor) -> Tensor:
 
 def plain(tree: Any) -> Any:
     """``tree``, in which each deferred tensor has become a plain one, with its history."""
-    return tree_map_only(Deferred, _Plain.apply, tree)
+    return tree_map_only(Deferred, _plain_of, tree)
+
+
+def _plain_of(x: Deferred) -> Tensor:
+    made = _Plain.apply(x)
+    note(made, 'forks', noted(x, 'forks'))  # whose uses are uses of x: see `fork`
+    return made
 
 
 class _Plain(Function):

@@ -20,10 +20,9 @@ from torch.autograd import Function
 from ..backends.magnitudes import known_magnitude, remember_magnitude
 from ..backends.notes import note, noted
 from ..numerics import Role
-from .deferred import alias_of, deferring
+from .deferred import alias_of
 from .derivative import first_derivative
 from .mapper import Mapper
-from .scope import current_place
 
 
 def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
@@ -46,29 +45,13 @@ def use(x: Tensor, mapper: Mapper, role: Role = Role.GRADIENT_SUM) -> Tensor:
     return alias
 
 
-def waits(x: Tensor) -> bool:
-    """Whether elements of the shape of ``x`` may wait for who reads them."""
-    inside = current_place() is not None
-    return inside and x.dim() == 4 and x.numel() > 0 and deferring()
-
-
-def gradient_waits(x: Tensor) -> bool:
-    """Whether the elements of the gradient of ``x`` wait, for an operation that takes sources."""
-    return waits(x) and takes_sources(x)
-
-
-def takes_sources(x: Tensor) -> bool:
-    """Whether what is given the gradient of ``x`` reads elements that nobody has written.
-
-    That is the operation that made ``x``, or where ``x`` is used a second time, the sum of the
-    gradients; but a leaf's gradient is written, and PyTorch's own operations are given memory.
-    """
+def maker_of(x: Tensor) -> tuple[Any, int]:
+    """The node that made ``x``, and how often ``x`` has been split since."""
     node: Any = x.grad_fn
     splits = 0
     while getattr(node, '_forward_cls', None) is _Fork:
         node, splits = node.next_functions[0][0], splits + 1
-    takes = getattr(node, 'takes_sources', None)
-    return bool(takes) or (splits > 1 and takes is not None)
+    return node, splits
 
 
 class _Chain:

@@ -26,10 +26,11 @@ from ..backends.magnitudes import known_magnitude
 from ..numerics import FREE, FixedPoint, Role
 from .deferred import deferred
 from .derivative import first_derivative
-from .fork import gradient_waits, use, waits
+from .fork import use
 from .mapper import Mapper
 from .planes import map_planes
 from .sharing import shared
+from .waiting import gradient_waits, waits
 
 
 def batch_norm(

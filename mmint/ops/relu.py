@@ -16,8 +16,8 @@ from ..backends.magnitudes import known_magnitude
 from ..backends.source import Masked, Source
 from .deferred import Deferred, deferred, source_of, written
 from .derivative import first_derivative
-from .fork import gradient_waits
 from .noting import apply_noting_magnitude
+from .waiting import gradient_waits
 
 
 def relu(x: Tensor, inplace: bool, ceiling: float = math.inf) -> Tensor:

@@ -19,7 +19,7 @@ from mmengine.hub import get_config
 from mmengine.registry import RUNNERS
 from synthetic_step import parts, without_weights
 
-import mmint  # noqa: F401
+import mmint
 from mmint.analysis import Recorder
 from mmint.analysis.float_operations import KINDS
 from mmint.layers import IntLayer
@@ -92,7 +92,7 @@ def predict_something(model):
 
 
 class Probe(Hook):
-    """Audits the training step, and notes which gradients there are."""
+    """Audits the training step, and notes its gradients and what it leaves."""
 
     def __init__(self):
         self.gradients, self.recorder = {}, None
@@ -105,7 +105,7 @@ class Probe(Hook):
 
     def note(self, name, parameter):
         assert parameter.grad.isfinite().all()
-        self.gradients[name] = bool(parameter.grad.any())
+        self.gradients[name] = parameter.grad.clone()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.recorder = Recorder(runner.model)
@@ -115,6 +115,7 @@ class Probe(Hook):
         self.report = self.recorder.report
         self.stop()
         self.losses = {key: value for key, value in outputs.items() if 'loss' in key}
+        self.state = {key: value.clone() for key, value in runner.model.state_dict().items()}
 
     def stop(self):
         if self.recorder is not None:
@@ -141,24 +142,16 @@ def test_a_config_is_its_float_twin_and_three_keys(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ZOO)
 def test_a_config_trains_and_evaluates(name, root, tmp_path, monkeypatch, fresh_run):
-    path = CONFIGS / name
-    cfg = load(name, CONFIGS)
-    make_small(cfg, name, tmp_path)
-    twin = load(ZOO[name], path.parent)
-
+    twin = load(ZOO[name], (CONFIGS / name).parent)
     monkeypatch.chdir(root)
     miniature.accept_cifar(monkeypatch)
-    runner = RUNNERS.build(cfg)
-    probe = Probe()
-    runner.register_hook(probe, priority='LOWEST')
-    try:
-        runner.train()
-    finally:
-        probe.stop()
+    cfg, runner, probe = trained(name, tmp_path)
 
     assert probe.losses and all(torch.isfinite(loss).all() for loss in probe.losses.values())
     assert set(probe.gradients) == probe.trainable
-    assert any(probe.gradients.values())  # many are 0: residual branches begin with a weight of 0
+    assert any(
+        map(torch.any, probe.gradients.values())
+    )  # many are 0: residual branches begin with a weight of 0
     layers = [m for m in runner.model.modules() if isinstance(m, IntLayer)]
     assert layers and {layer.bits for layer in layers} == {cfg.integer.bits}
     integer_optimizer = isinstance(runner.optim_wrapper.optimizer, IntSGD)
@@ -169,6 +162,31 @@ def test_a_config_trains_and_evaluates(name, root, tmp_path, monkeypatch, fresh_
     logged = runner.message_hub.log_scalars
     metrics = [logged[key].current() for key in logged if re.match('val/(?!time|data_time)', key)]
     assert metrics and all(map(math.isfinite, metrics))
+
+    mmint.begin_iteration(0)
+    monkeypatch.setenv('MMINT_DEFER', '0')
+    _, _, written = trained(name, tmp_path, evaluated=False)
+    for kind in ('losses', 'gradients', 'state'):
+        expected, actual = getattr(written, kind), getattr(probe, kind)
+        assert actual.keys() == expected.keys()
+        different = [k for k, v in actual.items() if not torch.equal(v, expected[k])]
+        assert not different, f'{kind} have other bits where elements wait'
+
+
+def trained(name, tmp_path, evaluated=True):
+    """The miniature of a config, its runner after one iteration, and what a probe saw of it."""
+    cfg = load(name, CONFIGS)
+    make_small(cfg, name, tmp_path)
+    if not evaluated:
+        cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None, experiment_name='twice')
+    runner = RUNNERS.build(cfg)
+    probe = Probe()
+    runner.register_hook(probe, priority='LOWEST')
+    try:
+        runner.train()
+    finally:
+        probe.stop()
+    return cfg, runner, probe
 
 
 def test_the_zoos_readme_has_a_row_for_every_config():

@@ -167,6 +167,39 @@ def test_gradients_wait_through_residual_blocks(kind, monkeypatch):
     assert calls.count('add') == 4  # two residual additions, two meetings of gradients
 
 
+class Pyramid(nn.Module):
+    """A backbone whose first level goes on to the second, and out of it, to a neck."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.neck = Levels(), nn.ModuleList([nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)])
+        mmint.convert(self.backbone)
+        mmint.convert(self.neck)
+
+    def forward(self, x):
+        levels = self.backbone(x)
+        assert all(type(level) is Tensor for level in levels)
+        return sum(lateral(level) for lateral, level in zip(self.neck, levels, strict=True))
+
+
+class Levels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (
+            nn.Sequential(nn.Conv2d(c, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+            for c in (3, 8)
+        )
+
+    def forward(self, x):
+        first = self.first(x)
+        return first, self.second(first)
+
+
+def test_uses_inside_and_outside_of_a_module_meet_in_integers(monkeypatch):
+    calls = assert_alike(Pyramid(), monkeypatch)
+    assert calls.count('add') == 1
+
+
 def test_gradients_that_leave_are_written(monkeypatch):
     """Of the input of a model that begins with a norm, and of what a hook sees."""
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
