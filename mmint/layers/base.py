@@ -1,4 +1,4 @@
-"""What all integer layers share: bits, a name, and a weight that is mapped once a step."""
+"""What all integer layers share: bits, a name, and a weight of the same bits all through a step."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class IntLayer(nn.Module):
         return Mapper(self.site, self.bits, self.training, call, self.exponents)
 
     def mapped_weight(self, output_axis: int = 0, groups: int = 1) -> Weights:
-        """The weight as of `map_weight`; in training it is mapped once an iteration."""
+        """The weight as of `map_weight`; in training, of the same bits all through an iteration."""
         weight: Any = self.weight  # once: it may be computed
         # In evaluation weights may be swapped in ways that leave no trace, as mmengine's EMA does.
         if not (self.training and current_run.has_iterations):

@@ -43,7 +43,7 @@ def conv(
 
     Args:
         weight: float32 ``(O, C / groups, *kernel)``: where the weight gradient goes.
-        mapped_weight: ``weight`` in fixed point, by `map_weight`.
+        mapped_weight: ``weight`` for both passes, by `map_weight`.
         bias: float32 (O,) or None.
     """
     out = _Conv.apply(use(x, mapper), weight, bias, mapped_weight, geometry, mapper)
@@ -99,7 +99,7 @@ class _Conv(Function):
         save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper, ctx.geometry, ctx.takes_sources = mapper, geometry, True
         ctx.sizes = tuple(x.shape), tuple(weight.shape)
-        backend, filters = mapper.backend(x), mapped_weight.forward
+        backend, filters = mapper.backend(x), mapped(mapped_weight.forward)
         product = partial(volumes.conv, backend, mapped_x, filters, geometry)
         return add_bias(product, bias, mapper)
 
@@ -138,7 +138,7 @@ class _ConvTranspose(Function):
         mapped_x = _map_images(x, Role.INPUT, geometry, mapper)
         save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper, ctx.geometry, ctx.weight_size = mapper, geometry, tuple(weight.shape)
-        backend, filters = mapper.backend(x), mapped_weight.forward
+        backend, filters = mapper.backend(x), mapped(mapped_weight.forward)
         product = partial(volumes.conv_input_grad, backend, mapped_x, filters, size, geometry)
         return add_bias(product, bias, mapper)
 

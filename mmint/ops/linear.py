@@ -26,7 +26,7 @@ def linear(
 
     Args:
         weight: float32 (out, in): where the weight gradient goes.
-        mapped_weight: ``weight`` in fixed point, by `map_weight`.
+        mapped_weight: ``weight`` for both passes, by `map_weight`.
         bias: float32 (out,) or None.
     """
     x = use(x, mapper)
@@ -50,7 +50,9 @@ class _Linear(Function):
         mapped_x = mapper(x, Role.INPUT)
         save(ctx, mapped_x, mapped_weight.gradient)
         ctx.mapper = mapper
-        product = partial(mapper.backend(x).matmul, mapped_x, transposed(mapped_weight.forward))
+        product = partial(
+            mapper.backend(x).matmul, mapped_x, transposed(mapped(mapped_weight.forward))
+        )
         return add_bias(product, bias, mapper)
 
     @staticmethod

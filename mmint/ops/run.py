@@ -137,7 +137,7 @@ def begin_iteration(iteration: int, seed: int = 0, rank: int | None = None) -> N
     """Begins an iteration of a training loop of one's own: call it before each forward pass.
 
     Random bits are a function of the three numbers, so that a run can be repeated and resumed, and
-    error messages name the iteration. Weights are then mapped once an iteration.
+    error messages name the iteration. Weights then have the same bits all through an iteration.
 
     Args:
         iteration: the number of this training step, from 0 on.

@@ -2,7 +2,7 @@
 
 The forward pass never sums over output channels, the input gradient never over input channels. So a
 dense weight is mapped with an exponent for each output channel, and with random bits of its own
-with one for each input channel. A weight of several groups is mapped once, with one for each.
+with one for each input channel. A weight of several groups has one for each, the same both times.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from ..backends import Mapping, backend_for
 from ..numerics import FREE, FixedPoint, Role
 from .mapper import Mapper, along_axis
 from .run import current_run
-from .saved import mapped
 
 
 class Weights(NamedTuple):
-    """A weight for the forward pass, and for the input gradient.
+    """A weight for the forward pass, and for the input gradient: mapped, or how to map it.
 
-    The second is mapped whenever a backward pass comes to it, to the same bits, and takes no memory
-    until then; where a backend maps many tensors as fast as one, all are mapped at once before.
+    It is mapped wherever it is used, always to the same bits, and takes no memory in between. Where
+    a backend maps many tensors as fast as one, all are mapped at once, and kept.
     """
 
-    forward: FixedPoint
+    forward: FixedPoint | Mapping
     gradient: FixedPoint | Mapping
 
 
 def map_weight(weight: Tensor, mapper: Mapper, output_axis: int = 0, groups: int = 1) -> Weights:
-    """Maps a float32 weight of two dimensions or more.
+    """A float32 weight of two dimensions or more, for the products of a call.
 
     Args:
         output_axis: 0 or 1: that of output channels; the other one is that of input channels.
@@ -41,16 +40,12 @@ def map_weight(weight: Tensor, mapper: Mapper, output_axis: int = 0, groups: int
 
 
 def map_weights(weights: Sequence[Sequence[Mapping]]) -> list[Weights]:
-    """Maps weights on one device, each as `mappings_of` says."""
+    """The same of weights on one device, each as `mappings_of` says."""
     mappings = [mapping for weight in weights for mapping in weight]
-    backend = backend_for(mappings[0].x.device)
-    if backend.quantize_all is None or not all(m.x.numel() for m in mappings):
-        forward = [mapped(first) for first, *_ in weights]
-        return [
-            Weights(first, weight[1] if len(weight) > 1 else first)
-            for first, weight in zip(forward, weights, strict=True)
-        ]
-    made = iter(backend.quantize_all(mappings))
+    quantize_all = backend_for(mappings[0].x.device).quantize_all
+    if quantize_all is None or not all(m.x.numel() for m in mappings):
+        return [Weights(weight[0], weight[-1]) for weight in weights]
+    made = iter(quantize_all(mappings))
     each = [[next(made) for _ in weight] for weight in weights]
     return [Weights(fixed[0], fixed[-1]) for fixed in each]
 

@@ -110,12 +110,12 @@ LAYERS = (
     (Unit, {
         'quantize_images_8': 2, 'kk_small': 2, 'rr_small': 1,
         'quantize_images_each_8': 2, 'plane_sums_8': 2, 'norm_coefficients': 1, 'norm_grads': 1,
-        'largest_made': 1, 'combine_8': 1,  # forward, the mapping reads mantissas
-        'relu_passed': 1, 'relu_grad': 1,
+        'largest_made': 2, 'largest_passed': 1,  # mappings read what norms and ReLU do not write
+        'relu_passed': 1,
     }),
     (lambda: Addition(conv(3)), {
         'quantize_images_8': 2, 'kk_small': 2, 'rr_small': 1,
-        'add': 2,  # of outputs, and of gradients
+        'add_each': 2,  # of outputs, and of gradients
     }),
 )  # fmt: skip
 
