@@ -67,14 +67,13 @@
 #define SOURCE(POINTER, INTEGER, name)                                                            \
     POINTER(const float, name) POINTER(const uint8_t, name##_passed)                              \
     POINTER(const void, name##_mantissas) POINTER(const void, name##_others)                      \
-    POINTER(const coefficients_t, name##_coefficients)         \
+    POINTER(const coefficients_t, name##_coefficients)                                            \
     INTEGER(name##_channels) INTEGER(name##_pixels) INTEGER(name##_per_image)                     \
     INTEGER(name##_wide) INTEGER(name##_ceiling)
 #define SOURCE_OF(a, name)                                                                        \
     ((source_t){(a)->name, (a)->name##_passed, (a)->name##_mantissas, (a)->name##_others,         \
-                (a)->name##_coefficients,                                                         \
-                (a)->name##_channels, (a)->name##_pixels, (int)(a)->name##_per_image, (int)(a)->name##_wide,            \
-                cut_at((a)->name##_ceiling)})
+                (a)->name##_coefficients, (a)->name##_channels, (a)->name##_pixels,               \
+                (int)(a)->name##_per_image, (int)(a)->name##_wide, cut_at((a)->name##_ceiling)})
 
 /* ---- elements ---- */
 
@@ -82,7 +81,7 @@
  * i of x has exponent i / run % count; `tops`: the largest magnitude of each, NULL where they are
  * not known. */
 #define ARGUMENTS_quantize(POINTER, INTEGER)                                                      \
-    SOURCE(POINTER, INTEGER, x) POINTER(void, out) POINTER(const int32_t, tops)                     \
+    SOURCE(POINTER, INTEGER, x) POINTER(void, out) POINTER(const int32_t, tops)                   \
     POINTER(int32_t, exponents)                                                                   \
     INTEGER(images) INTEGER(channels) INTEGER(pixels) INTEGER(bits) INTEGER(count) INTEGER(run)   \
     RANDOM(INTEGER) INTEGER(threads)
@@ -180,7 +179,7 @@
     POINTER(const int64_t, sums) POINTER(const float, weight) POINTER(const float, bias)          \
     POINTER(coefficients_t, coefficients)                                                         \
     INTEGER(images) INTEGER(channels) INTEGER(groups) INTEGER(count) INTEGER(bits)                \
-    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                \
+    EXPONENTS(POINTER, INTEGER, exponent) EPS(INTEGER)                                            \
     INTEGER(threads)
 
 /* products[2][channels] for batch norm, [2][images][channels] for group norm. Makes coefficients of
