@@ -139,7 +139,7 @@ def test_many_parameters_are_mapped_and_updated_at_once():
 def test_launches_of_resnet_50():
     torchvision = pytest.importorskip('torchvision')
     launches = step_of(torchvision.models.resnet50(), torch.zeros(2, 3, 64, 64))
-    assert sum(launches.ours.values()) <= 853
+    assert sum(launches.ours.values()) <= 869
     assert sum(launches.pytorch.values()) <= 16
 
 

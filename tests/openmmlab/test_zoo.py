@@ -114,7 +114,8 @@ class Probe(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.report = self.recorder.report
         self.stop()
-        self.losses = {key: value for key, value in outputs.items() if 'loss' in key}
+        # Without their graph, which leads to the parameters and their hooks, and so to this.
+        self.losses = {key: value.detach() for key, value in outputs.items() if 'loss' in key}
         self.state = {key: value.clone() for key, value in runner.model.state_dict().items()}
 
     def stop(self):
