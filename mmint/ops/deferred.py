@@ -3,7 +3,8 @@
 A norm ends a layer with ``p * X + r`` of mantissas X that it keeps anyway. Written as float32, that
 is four bytes an element to write and as many to read, for the next layer to make mantissas of. So
 inside of converted modules it is handed on as a `Deferred`, a float32 tensor in name: shape, dtype,
-autograd, hooks. Who knows it (`source_of`) makes the elements in registers; ReLU waits with it.
+autograd, hooks. Who knows it (`source_of`) makes the elements in registers; ReLU waits with it. So
+do the gradients of both (`waiting`).
 
 Whoever does not know it finds ordinary float32. Any operation of PyTorch on it, and any way to its
 memory from Python, first writes the elements, once: from then on it is a name for a plain tensor,
