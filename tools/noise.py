@@ -29,7 +29,7 @@ from fixed_samples import FixedSamples
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner, load_checkpoint, set_random_seed
 from noise_report import Layer, Report, norm
 from torch import nn
 
@@ -88,7 +88,7 @@ def build(cfg: Config, checkpoint: str | None, count: int) -> tuple[nn.Module, l
     settings = next(hook for hook in hooks if hook.pop('type') == 'IntTrainingHook')
     if cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    torch.manual_seed(0)
+    set_random_seed(0)  # augmentation draws from Python and NumPy too
     model = MODELS.build(cfg.model)
     if checkpoint:
         load_checkpoint(model, checkpoint, map_location='cpu')
