@@ -26,12 +26,6 @@ struct addition {
     random_words random;
 };
 
-/* Where an infinity or NaN is noted. */
-struct alarm {
-    int32_t *flag;
-    int64_t call;
-};
-
 __device__ uint32_t top_of(const operand &o) {
     uint32_t top = 0;
     for (int64_t i = threadIdx.x; i < o.top_count; i += THREADS) top = max(top, o.tops[i]);
@@ -44,10 +38,10 @@ __device__ uint32_t top_of_run(const uint32_t *x, int64_t n) {
     return block_max(top);
 }
 
-__device__ addition_t prepare(uint32_t top_x, uint32_t top_y, int64_t bits, const alarm &note,
-                              bool noting) {
+__device__ addition_t prepare(uint32_t top_x, uint32_t top_y, int64_t bits, const failure &f,
+                              bool reporting) {
     const bool finite = is_finite(top_x) && is_finite(top_y);
-    if (!finite && noting && threadIdx.x == 0) atomicCAS(note.flag, 0, (int32_t)note.call);
+    if (!finite && reporting && threadIdx.x == 0) report(f);
     return addition_of(finite ? top_x : 0, finite ? top_y : 0, (int)bits);
 }
 
@@ -74,20 +68,20 @@ __device__ uint32_t add_some(const addition &s, const addition_t &a, int64_t fir
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     add(operand x, operand y, float *out, int64_t n, int64_t bits, random_words random,
-        int32_t *out_top, alarm note) {
+        int32_t *out_top, failure f) {
     const addition s = {x.x, y.x, out, resolved(random)};
-    const addition_t a = prepare(top_of(x), top_of(y), bits, note, blockIdx.x == 0);
+    const addition_t a = prepare(top_of(x), top_of(y), bits, f, blockIdx.x == 0);
     note_top(add_some(s, a, 0, n, first_index(), stride()), out_top);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     add_each(const uint32_t *x, const uint32_t *y, float *out, int64_t count, int64_t run,
-             int64_t bits, random_words random, int32_t *out_top, alarm note) {
+             int64_t bits, random_words random, int32_t *out_top, failure f) {
     const addition s = {x, y, out, resolved(random)};
     uint32_t top = 0;
     for (int64_t b = blockIdx.x; b < count; b += gridDim.x) {
         const uint32_t top_x = top_of_run(x + b * run, run), top_y = top_of_run(y + b * run, run);
-        const addition_t a = prepare(top_x, top_y, bits, note, true);
+        const addition_t a = prepare(top_x, top_y, bits, f, true);
         top = max(top, add_some(s, a, b * run, (b + 1) * run, threadIdx.x, blockDim.x));
     }
     note_top(top, out_top);

@@ -23,11 +23,6 @@ struct sizes {
     int64_t count, images, channels, height, width, out_h, out_w;
 };
 
-struct failure {
-    int32_t *flag;
-    int64_t call;
-};
-
 extern "C" __global__ void __launch_bounds__(THREADS)
     box_taps(const float *boxes, taps t, sizes s, int64_t scale, int64_t ratio, int64_t aligned,
              failure failed) {
@@ -41,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             start = position_of(pattern_of(at[1 + axis]), (uint32_t)scale) - half;
             end = position_of(pattern_of(at[3 + axis]), (uint32_t)scale) - half;
         } else {
-            atomicCAS(failed.flag, 0, (int32_t)failed.call);
+            report(failed);
         }
         if (axis == 0) {
             t.image[box] = good ? (int32_t)at[0] : 0;

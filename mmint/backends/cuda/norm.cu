@@ -67,13 +67,6 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 /* ---- coefficients ---- */
 
-struct failure {
-    int32_t *flag;
-    int64_t call;
-};
-
-__device__ __forceinline__ void report(const failure &f) { atomicCAS(f.flag, 0, (int32_t)f.call); }
-
 /* values[i], or `fallback` where there are none; 0 with a report where it is not finite. */
 __device__ __forceinline__ wide_t parameter(const float *values, int64_t i, int fallback,
                                             const failure &f) {

@@ -176,7 +176,7 @@ def statistics(x: FixedPoint, sums: Tensor, count: int, eps: float = 0) -> tuple
 
 
 def failure(device: torch.device) -> tuple[Argument, ...]:
-    """The struct ``failure`` of norm.cu, for one call."""
+    """The struct ``failure`` of device.cuh, for one call."""
     return finite.flag(device), finite.number(device)
 
 

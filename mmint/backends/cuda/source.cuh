@@ -6,9 +6,8 @@
 #include "device.cuh"
 
 /* float32 in memory, where there are bits `passed`, 0 but for elements whose bit is set; or, where
- * `x` is NULL, made of mantissas (images, pixels, channels), and of
- * others unless NULL, with coefficients [channels], or [images][channels]. `ceiling` is a pattern,
- * or -1. */
+ * `x` is NULL, made of mantissas (images, pixels, channels), and of others unless NULL, with
+ * coefficients [channels], or [images][channels]. `ceiling` is a pattern, or -1. */
 struct source {
     const uint32_t *x;
     const uint8_t *passed;

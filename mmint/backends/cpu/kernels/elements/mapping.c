@@ -15,15 +15,7 @@
 enum { CHUNK = 1 << 15 };
 
 uint32_t top_magnitude(const float *x, long n, int threads) {
-    uint32_t top = 0;
-    const long chunks = div_up(n, CHUNK);
-#pragma omp parallel for num_threads(threads) reduction(max : top) if (chunks > 2)
-    for (long c = 0; c < chunks; c++) {
-        const uint32_t here =
-            level->top((const uint32_t *)x + c * CHUNK, least(CHUNK, n - c * CHUNK));
-        if (here > top) top = here;
-    }
-    return top;
+    return top_of_source(&(source_t){.x = x}, n, threads);
 }
 
 /* ---- exponents that blocks of elements share ---- */
