@@ -21,7 +21,7 @@ from stock_code import (
 )
 from torch import nn
 
-from mmint.backends import NonFiniteError
+from mmint.backends import NonFiniteError, reference
 from mmint.numerics import Role
 from mmint.ops.addition import add
 from mmint.ops.checkpoint import make_checkpoint_replay
@@ -74,6 +74,18 @@ def test_a_sum_is_two_mappings_aligned_and_added(backend, bits, power):
     x, y = torch.randn(65), torch.randn(65) * 2.0**power
     draws = BITS.draw(65).tolist()
     assert_same(backend.add(x, y, bits, BITS), exact_sum(x, y, bits, draws))
+
+
+@pytest.mark.parametrize('bits', [4, 8, 16])
+def test_operands_may_be_any_distance_apart(backend, bits):
+    """Also where most mantissas of the higher one are 0 or few units."""
+    small = 2.0 ** -torch.randint(0, 2 * bits, (300,))
+    for power in range(-46, 47):
+        x, y = torch.randn(300), torch.randn(300) * 2.0**power
+        x, y = (x * small, y) if power < 0 else (x, y * small)
+        for random in (BITS, None):
+            sums = backend.add(x, y, bits, random)
+            assert_same(sums, reference.add(x, y, bits, random))
 
 
 def test_what_a_mask_of_huge_numbers_does_not_hide_stays(backend):

@@ -6,8 +6,10 @@
  *
  * The vector forms round with a power of two (levels/avx2_rounding.h). Aligned sums stay below
  * 2**31 where p + alignment <= 30, and with an exponent of -126 to 96 their conversion to float32
- * is the only rounding. Other exponents, and those too far apart to be aligned, take the general
- * form of arithmetic/addition.h. */
+ * is the only rounding. Those of exponents farther apart are doubles, exact below 2**53, where the
+ * alignment is at most 37; above, a higher mantissa that is not 0 is the float32 nearest to the sum
+ * (the lower one, below 2**15, is less than half of its last place), and so it is once a double has
+ * rounded. Other exponents take the general form of arithmetic/addition.h. */
 #include "addition.h"
 
 #include "arguments.h"
@@ -17,9 +19,9 @@
 
 enum { CHUNK = 1 << 15 };
 
-/* Do powers of two and int32 do? See the top of this file. */
-static int is_usual(const addition_t *a, int bits) {
-    int usual = bits - 1 + a->high - a->low <= 30 && scale_is_exact(a->low, SCALED_INT32);
+/* Do powers of two do? See the top of this file. */
+static int is_usual(const addition_t *a) {
+    int usual = scale_is_exact(a->low, SCALED_INT32);
     for (int t = 0; t < 2; t++) usual = usual && (!a->counts[t] || scale_does(a->exponent[t]));
     return usual;
 }
@@ -28,7 +30,8 @@ static int is_usual(const addition_t *a, int bits) {
 static int prepare(sum_t *s, uint32_t top_x, uint32_t top_y, int bits) {
     if (!is_finite(top_x) || !is_finite(top_y)) return 0;
     s->plan = addition_of(top_x, top_y, bits);
-    s->usual = is_usual(&s->plan, bits);
+    s->usual = is_usual(&s->plan);
+    s->far = bits - 1 + s->plan.high - s->plan.low > 30;
     return 1;
 }
 

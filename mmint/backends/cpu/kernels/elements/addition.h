@@ -9,7 +9,7 @@
 typedef struct addition {
     source_t x[2];
     addition_t plan;
-    int usual; /* do powers of two and int32 do? See addition.c. */
+    int usual, far; /* do powers of two do? Doubles, and not int32? See addition.c. */
     int stochastic;
     philox_key key;
 } sum_t;

@@ -74,7 +74,7 @@ static void round_blocks(const source_t *s, void *out, long n, const blocks_t *e
 static int map_blocks(const quantize_args *a, const source_t *s, long n, int rounds,
                       const philox_key *key) {
     enum { PART = 1 << 16, LEAST = 1 << 10 };
-    const blocks_t blocks = {a->exponents, a->count, a->run};
+    const blocks_t blocks = {a->exponents, a->count, a->run, NULL};
     const long period = a->count * a->run;
     const long part = n ? most(div_up(LEAST, a->run), PART / (a->run * (n / period))) : a->count;
     const int wide = a->bits > 8;
@@ -93,10 +93,45 @@ static int map_blocks(const quantize_args *a, const source_t *s, long n, int rou
     return failed ? NOT_FINITE : OK;
 }
 
+/* ---- short blocks, such as the columns of a matrix: whole rows are mapped by a table ---- */
+
+enum { MOST_SCALES = 1 << 17 };
+
+static int has_scales(const quantize_args *a) {
+    return a->count > 1 && a->run > 0 && a->run < GROUP && a->count * a->run <= MOST_SCALES;
+}
+
+/* The largest magnitudes of blocks. `each` is memory for those of a period's elements. */
+static void tops_of_columns(const float *x, long n, long count, long run, uint32_t *each,
+                            int32_t *tops, int threads) {
+    const long period = count * run, part = div_up(period, n > CHUNK ? threads : 1);
+#pragma omp parallel for num_threads(threads) if (part < period)
+    for (long from = 0; from < period; from += part) {
+        const long width = least(part, period - from);
+        memset(each + from, 0, sizeof *each * (size_t)width);
+        for (long i = from; i < n; i += period)
+            level->raise(each + from, (const uint32_t *)x + i, width);
+    }
+    for (long b = 0; b < count; b++) tops[b] = (int32_t)top_loop(each + b * run, run);
+}
+
+/* Fills the table of scales, but where a power of two does not do for an exponent. */
+static void fill_scales(blocks_t *e, float *scales, int stochastic) {
+    const long period = e->count * e->run;
+    for (long b = 0; b < e->count; b++) {
+        const int exponent = rounding_exponent(e, b);
+        if (!scale_does(exponent)) return;
+        for (long i = 0; i < e->run; i++)
+            scales[b * e->run + i] = scale_to_round(exponent, stochastic);
+    }
+    for (long i = 0; i < GROUP; i++) scales[period + i] = scales[i];
+    e->scales = scales;
+}
+
 void round_all(const float *x, void *out, long n, int exponent, int wide, const philox_key *key,
                int threads) {
     const source_t source = {.x = x};
-    round_blocks(&source, out, n, &(blocks_t){&exponent, 1, n}, wide, key, threads);
+    round_blocks(&source, out, n, &(blocks_t){&exponent, 1, n, NULL}, wide, key, threads);
 }
 
 /* ---- (C, pixels) to (pixels, C), bytes ---- */
@@ -154,22 +189,31 @@ int64_t quantize(const quantize_args *a) {
     const int wide = a->bits > 8, threads = (int)a->threads;
     const int transposed = !wide && a->channels > 1 && a->pixels > 1;
     const philox_key *drawn = a->stochastic ? &key : NULL;
-    const blocks_t blocks = {a->exponents, a->count, a->run};
     const source_t source = SOURCE_OF(a, x);
-    int status;
-    if (a->tops || a->count == 1) {
+    blocks_t blocks = {a->exponents, a->count, a->run, NULL};
+    const int short_blocks = has_scales(a), at_once = !a->tops && a->count > 1;
+    void *scales = short_blocks ? allocate(4 * (size_t)(a->count * a->run + GROUP)) : NULL;
+    if (short_blocks && !scales) return NO_MEMORY;
+    int status = OK, rounded = transposed;
+    if (at_once && !(scales && in_memory(&source))) {
+        rounded |= !scales;
+        status = map_blocks(a, &source, n, rounded && !transposed, drawn);
+    } else {
         if (a->tops)
             memcpy(a->exponents, a->tops, sizeof *a->tops * (size_t)a->count);
+        else if (a->count > 1)
+            tops_of_columns(source.x, n, a->count, a->run, scales, a->exponents, threads);
         else
             a->exponents[0] = (int32_t)top_of_source(&source, n, threads);
         status = exponents_of_tops(a->exponents, 0, a->count, a->count, (int)a->bits);
-        if (!status && !transposed) round_blocks(&source, a->out, n, &blocks, wide, drawn, threads);
-    } else {
-        status = map_blocks(a, &source, n, !transposed, drawn);
     }
-    if (status || !transposed) return status;
-    return round_channels_last(&source, a->out, a->images, a->channels, a->pixels, &blocks, drawn,
-                               threads);
+    if (scales && !status) fill_scales(&blocks, scales, (int)a->stochastic);
+    if (!status && !rounded) round_blocks(&source, a->out, n, &blocks, wide, drawn, threads);
+    if (!status && transposed)
+        status = round_channels_last(&source, a->out, a->images, a->channels, a->pixels, &blocks,
+                                     drawn, threads);
+    free(scales);
+    return status;
 }
 
 /* ---- back ---- */

@@ -17,16 +17,31 @@ static inline uint32_t top_loop(const uint32_t *x, long n) {
     return top;
 }
 
+/* Each top becomes the larger one of itself and the magnitude of x. */
+static inline void raise_loop(uint32_t *tops, const uint32_t *x, long n) {
+    for (long i = 0; i < n; i++) {
+        uint32_t magnitude = x[i] & 0x7FFFFFFF;
+        tops[i] = magnitude > tops[i] ? magnitude : tops[i];
+    }
+}
+
 /* Element i of a tensor has exponent of[i / run % count]; elements that follow each other and share
- * one are a block. */
+ * one are a block. Where blocks are short there may be a table, of a period of count * run elements
+ * and GROUP more, of what each is scaled by. */
 typedef struct blocks {
     const int32_t *of;
     long count, run;
+    const float *scales;
 } blocks_t;
 
 /* Zeros are rounded alike at any exponent. */
 INLINE int rounding_exponent(const blocks_t *e, long block) {
     return e->of[block] == ZEROS_EXPONENT ? 0 : e->of[block];
+}
+
+/* What elements are scaled by, and then rounded. */
+INLINE float scale_to_round(int exponent, int stochastic) {
+    return scale_of((stochastic ? FRACTION_BITS : 0) - exponent);
 }
 
 /* A block, and how far it reaches from where one began to walk. */

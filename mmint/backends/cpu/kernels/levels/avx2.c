@@ -142,16 +142,34 @@ static void tile_avx2(TILE_PARAMETERS) { TILE_BODY(MULTIPLY_AVX2) }
 typedef struct {
     __m256 scale[2], back;
     __m128i alignment;
+    __m256d far, far_back; /* the same for double, which takes any alignment */
     __m256i top;
 } lanes_t;
 
+INLINE __m256d power_of_two(int exponent) {
+    return _mm256_castsi256_pd(_mm256_set1_epi64x((long long)(exponent + 1023) << 52));
+}
+
+INLINE __m128 add4_far(const lanes_t *l, __m128i high, __m128i low) {
+    const __m256d total =
+        _mm256_add_pd(_mm256_mul_pd(_mm256_cvtepi32_pd(high), l->far), _mm256_cvtepi32_pd(low));
+    return _mm256_cvtpd_ps(_mm256_mul_pd(total, l->far_back));
+}
+
 /* Eight sums, with `drawn` for the first operand. */
-INLINE __m256 add8(lanes_t *l, __m256 x, __m256 y, __m256i drawn, int stochastic) {
+INLINE __m256 add8(lanes_t *l, __m256 x, __m256 y, __m256i drawn, int stochastic, int far) {
     const __m256i inverse = _mm256_xor_si256(drawn, _mm256_set1_epi32(0xFFFF));
     const __m256i high = mantissas(x, l->scale[0], drawn, stochastic);
     const __m256i low = mantissas(y, l->scale[1], inverse, stochastic);
-    const __m256i total = _mm256_add_epi32(_mm256_sll_epi32(high, l->alignment), low);
-    const __m256 made = _mm256_mul_ps(_mm256_cvtepi32_ps(total), l->back);
+    __m256 made;
+    if (far) {
+        made = _mm256_set_m128(
+            add4_far(l, _mm256_extracti128_si256(high, 1), _mm256_extracti128_si256(low, 1)),
+            add4_far(l, _mm256_castsi256_si128(high), _mm256_castsi256_si128(low)));
+    } else {
+        const __m256i total = _mm256_add_epi32(_mm256_sll_epi32(high, l->alignment), low);
+        made = _mm256_mul_ps(_mm256_cvtepi32_ps(total), l->back);
+    }
     const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0f), made);
     l->top = _mm256_max_epu32(l->top, _mm256_castps_si256(magnitude));
     return made;
@@ -159,7 +177,7 @@ INLINE __m256 add8(lanes_t *l, __m256 x, __m256 y, __m256i drawn, int stochastic
 
 /* A group of elements, whose random bits are `drawn`; draws those of the group `next`. */
 INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uint64_t next,
-                     drawn_t *drawn, const philox_constants *key) {
+                     drawn_t *drawn, const philox_constants *key, int far) {
     philox_lanes lanes;
     if (key) lanes = philox_start(next);
     prefetch_group(x);
@@ -170,7 +188,7 @@ INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uin
         for (int i = 0; i < 2; i++) {
             const int at = 16 * d + 8 * i;
             _mm256_storeu_ps(out + at, add8(l, _mm256_loadu_ps(x + at), _mm256_loadu_ps(y + at),
-                                            drawn_by(drawn, d, i), key != NULL));
+                                            drawn_by(drawn, d, i), key != NULL, far));
         }
     }
     if (key) philox_lanes_words(&lanes, key, drawn);
@@ -178,7 +196,7 @@ INLINE void add_span(lanes_t *l, const float *x, const float *y, float *out, uin
 
 /* n elements of a group, from number `cut` of it on. */
 INLINE void add_cut(lanes_t *l, const float *x, const float *y, float *out, long cut, long n,
-                    uint64_t next, drawn_t *drawn, const philox_constants *key) {
+                    uint64_t next, drawn_t *drawn, const philox_constants *key, int far) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     float made[8];
 #pragma GCC unroll 4
@@ -190,14 +208,14 @@ INLINE void add_cut(lanes_t *l, const float *x, const float *y, float *out, long
         if (from >= end) continue;
         _mm256_storeu_ps(made,
                          add8(l, _mm256_maskload_ps(x + at, in), _mm256_maskload_ps(y + at, in),
-                              drawn_by(drawn, i / 2, i % 2), key != NULL));
+                              drawn_by(drawn, i / 2, i % 2), key != NULL, far));
         for (long j = from; j < end; j++) out[j] = made[j - at];
     }
     if (key) philox_vectors(key, next, drawn);
 }
 
 INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, long first, long n,
-                          int stochastic) {
+                          int stochastic, int far) {
     const addition_t *a = &s->plan;
     const int higher = !a->counts[0] || (a->counts[1] && a->exponent[1] > a->exponent[0]);
     const philox_constants constants = philox_constants_of(&s->key, higher);
@@ -205,6 +223,8 @@ INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, lo
     const float *x = of[higher], *y = of[!higher];
     lanes_t l = {.back = _mm256_set1_ps(scale_of(a->low)),
                  .alignment = _mm_cvtsi32_si128(a->high - a->low),
+                 .far = power_of_two(a->high - a->low),
+                 .far_back = power_of_two(a->low),
                  .top = _mm256_setzero_si256()};
     for (int i = 0; i < 2; i++) {
         const int t = i ? !higher : higher;
@@ -218,10 +238,11 @@ INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, lo
     long i = 0;
     if (cut) {
         i = least(n, GROUP - cut);
-        add_cut(&l, x, y, out, cut, i, ++next, &drawn, key);
+        add_cut(&l, x, y, out, cut, i, ++next, &drawn, key, far);
     }
-    for (; i + GROUP <= n; i += GROUP) add_span(&l, x + i, y + i, out + i, ++next, &drawn, key);
-    if (i < n) add_cut(&l, x + i, y + i, out + i, 0, n - i, ++next, &drawn, key);
+    for (; i + GROUP <= n; i += GROUP)
+        add_span(&l, x + i, y + i, out + i, ++next, &drawn, key, far);
+    if (i < n) add_cut(&l, x + i, y + i, out + i, 0, n - i, ++next, &drawn, key, far);
     uint32_t lanes[8], top = 0;
     _mm256_storeu_si256((void *)lanes, l.top);
     for (int j = 0; j < 8; j++) top = lanes[j] > top ? lanes[j] : top;
@@ -230,7 +251,9 @@ INLINE uint32_t add_usual(const sum_t *s, const float *const *of, float *out, lo
 
 static uint32_t add_avx2(const sum_t *s, const float *const *x, float *out, long first, long n) {
     if (!s->usual) return add_loop(s, x, out, first, n);
-    return s->stochastic ? add_usual(s, x, out, first, n, 1) : add_usual(s, x, out, first, n, 0);
+    if (s->far) return add_usual(s, x, out, first, n, s->stochastic, 1);
+    return s->stochastic ? add_usual(s, x, out, first, n, 1, 0)
+                         : add_usual(s, x, out, first, n, 0, 0);
 }
 
 /* ---- ReLU ---- */
@@ -294,6 +317,7 @@ void fill_avx2(level_t *t) {
     t->winograd_grad_transform = winograd_grad_transform_loop;
     t->winograd_grad_output = winograd_grad_output_loop;
     t->top = top_avx2;
+    t->raise = raise_loop;
     t->round = round_avx2;
     t->transpose = transpose_avx2;
     t->add = add_avx2;

@@ -57,7 +57,7 @@ INLINE void take_scales(scales_t *s, const blocks_t *e, long start, long from, l
     for (long i = from; i < to;) {
         if (s->at.end == i) next_block(e, &s->at);
         const int exponent = rounding_exponent(e, s->at.block);
-        const float scale = scale_of((stochastic ? FRACTION_BITS : 0) - exponent);
+        const float scale = scale_to_round(exponent, stochastic);
         for (const long end = least(to, s->at.end); i < end; i++) s->of[i - start] = scale;
     }
 }
@@ -95,6 +95,7 @@ INLINE void round_group(const float *x, void *out, drawn_t *drawn, uint64_t next
 INLINE void round_run(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
                       const philox_constants *key) {
     const int size = wide ? 2 : 1;
+    const long period = e->count * e->run;
     scales_t scales = {{0}, place_of(e, first), 0};
     uint64_t group = (uint64_t)first / GROUP;
     drawn_t drawn = {{{_mm256_setzero_si256()}}};
@@ -102,7 +103,11 @@ INLINE void round_run(const float *x, void *out, long first, long n, const block
     long start = -(first % GROUP);
     while (start < n) {
         const long from = most(start, 0), to = least(start + GROUP, n), skipped = from - start;
-        take_scales(&scales, e, start, from, to, key != NULL);
+        const float *each = scales.of;
+        if (e->scales)
+            each = e->scales + (first + start) % period;
+        else
+            take_scales(&scales, e, start, from, to, key != NULL);
         const __m256 scale = _mm256_loadu_ps(scales.of);
         const long alike = start < 0 ? start : least(n, scales.alike);
         if (start + GROUP <= alike) {
@@ -116,7 +121,7 @@ INLINE void round_run(const float *x, void *out, long first, long n, const block
         int16_t made[GROUP];
         if (!whole) memcpy(some + skipped, x + from, 4 * (size_t)(to - from));
         round_group(whole ? x + start : some, whole ? (char *)out + size * start : (char *)made,
-                    &drawn, ++group, scales.of, scale, wide, key);
+                    &drawn, ++group, each, scale, wide, key);
         if (!whole)
             memcpy((char *)out + size * from, (char *)made + size * skipped,
                    (size_t)(size * (to - from)));
@@ -137,7 +142,7 @@ ROUND_RUN(round_even16, 1, NULL)
 
 static void round_avx2(const float *x, void *out, long first, long n, const blocks_t *e, int wide,
                        const philox_key *key) {
-    if (!scale_does(lowest_exponent(e, first, n))) {
+    if (!e->scales && !scale_does(lowest_exponent(e, first, n))) {
         round_loop(x, out, first, n, e, wide, key);
     } else if (key) {
         const philox_constants constants = philox_constants_of(key, 0);

@@ -13,7 +13,7 @@
 #include "elements/mapping_loops.h"
 
 INLINE __m256 rounding_scale(int exponent, int stochastic) {
-    return _mm256_set1_ps(scale_of((stochastic ? FRACTION_BITS : 0) - exponent));
+    return _mm256_set1_ps(scale_to_round(exponent, stochastic));
 }
 
 /* Mantissas with 16 fractional bits, to which `drawn` are added. */

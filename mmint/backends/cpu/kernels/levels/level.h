@@ -84,6 +84,8 @@ typedef struct {
 
     /* The largest magnitude of n patterns of float32. */
     uint32_t (*top)(const uint32_t *x, long n);
+    /* Raises each of n tops to the magnitude of x. */
+    void (*raise)(uint32_t *tops, const uint32_t *x, long n);
     /* Mantissas (int16 if `wide`) of n elements of x, the first of which has number `first`; rounded
      * to nearest where `key` is NULL. */
     void (*round)(const float *x, void *out, long first, long n, const struct blocks *exponents,

@@ -90,6 +90,7 @@ void fill_portable(level_t *t) {
         .winograd_grad_transform = winograd_grad_transform_loop,
         .winograd_grad_output = winograd_grad_output_loop,
         .top = top_loop,
+        .raise = raise_loop,
         .round = round_loop,
         .transpose = transpose_loop,
         .add = add_loop,
