@@ -22,7 +22,7 @@ def seeded():
 @pytest.fixture(params=['reference', 'cpu'] if cpu.available() else ['reference'])
 def backend(request, monkeypatch):
     """The backend of every operation of a test: the reference, and the C kernels where built."""
-    monkeypatch.setenv(backends.VARIABLE, request.param)
+    monkeypatch.setattr(backends, 'wish', request.param)
     backends._select.cache_clear()
     yield backends.backend_for(CPU)
     backends._select.cache_clear()

@@ -37,10 +37,12 @@ __all__ = [
 ]
 
 VARIABLE = 'MMINT_BACKEND'
+# Read once: asking the environment at every operation takes a tenth of a small step's host time.
+wish = os.environ.get(VARIABLE)
 
 
 def backend_for(device: torch.device) -> Backend:
-    """The backend of a device; the environment variable ``MMINT_BACKEND`` may name another.
+    """The backend of a device; ``MMINT_BACKEND``, when mmint is imported, may name another.
 
     Under `watched`, its operations go through those who watch.
 
@@ -49,7 +51,7 @@ def backend_for(device: torch.device) -> Backend:
         RuntimeError: if there is no backend for this device, or the NVIDIA driver does not work.
         ImportError: if the variable names a backend that is not built, or PyCUDA is missing.
     """
-    return seen(_select(device.type, os.environ.get(VARIABLE)))
+    return seen(_select(device.type, wish))
 
 
 @functools.cache

@@ -29,11 +29,12 @@ from ..backends.notes import note, noted
 from ..backends.source import Source, Unwritten
 
 VARIABLE = 'MMINT_DEFER'
+wish = os.environ.get(VARIABLE)  # read once, as that for a backend
 
 
 def deferring() -> bool:
-    """Whether elements may wait: unless the environment variable ``MMINT_DEFER`` is 0."""
-    return os.environ.get(VARIABLE) != '0'
+    """Whether elements may wait: unless ``MMINT_DEFER`` was 0 when mmint was imported."""
+    return wish != '0'
 
 
 class _Content:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmint import layers
+from mmint import backends, layers
 from mmint.analysis import Recorder
 from mmint.analysis.float_operations import KINDS
 from mmint.analysis.integer_operations import rule_for
@@ -118,7 +118,7 @@ def test_a_float_model_has_no_integer_share_and_the_multiply_adds_counted_by_han
 def test_a_converted_model_does_the_same_in_integers_and_only_its_loss_in_float(
     backend, monkeypatch
 ):
-    monkeypatch.setenv('MMINT_BACKEND', backend)
+    monkeypatch.setattr(backends, 'wish', backend)
     report = residual_report(IntSGD, bits=8)
     assert totals(report) == COUNTS
     assert report.share() == 1
@@ -129,7 +129,7 @@ def test_a_converted_model_does_the_same_in_integers_and_only_its_loss_in_float(
 def test_all_backends_have_the_same_report(monkeypatch):
     reports = []
     for backend in ('reference', 'cpu'):
-        monkeypatch.setenv('MMINT_BACKEND', backend)
+        monkeypatch.setattr(backends, 'wish', backend)
         reports.append(residual_report(IntSGD, bits=8).to_json())
     assert reports[0] == reports[1]
 
@@ -338,7 +338,7 @@ def test_every_operation_of_backends_has_a_rule():
 
 
 def test_an_operation_without_a_rule_is_an_error_that_names_it(monkeypatch):
-    monkeypatch.setenv('MMINT_BACKEND', 'reference')
+    monkeypatch.setattr(backends, 'wish', 'reference')
     monkeypatch.setattr('mmint.analysis.recorder.OPERATIONS', OPERATIONS | {'fft'})
     with pytest.raises(NotImplementedError, match='backends have the operation fft'):
         audit(nn.Linear(2, 2), torch.randn(1, 2))
@@ -346,7 +346,7 @@ def test_an_operation_without_a_rule_is_an_error_that_names_it(monkeypatch):
 
 
 def test_a_step_that_fails_leaves_the_backend_as_it_was(monkeypatch):
-    monkeypatch.setenv('MMINT_BACKEND', 'reference')
+    monkeypatch.setattr(backends, 'wish', 'reference')
     convert(model := nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(ValueError, match='was given an input of shape'):
         audit(model, torch.randn(1, 3))
@@ -411,7 +411,7 @@ def test_what_a_norm_does_not_write_does_not_move_between_layers(monkeypatch):
     convert(model)
     elements, moved = 2 * 4 * 8 * 8, []
     for wish in ('0', '1'):
-        monkeypatch.setenv('MMINT_DEFER', wish)
+        monkeypatch.setattr('mmint.ops.deferred.wish', wish)
         with Recorder(model) as recorder:
             model(torch.randn(2, 3, 8, 8)).sum().backward()
         moved.append(recorder.report.to_json()['bytes_between_layers'])

@@ -15,7 +15,7 @@ ABOUT_THE_KERNELS = {'available', 'level', 'levels', 'use_level'}
 
 @pytest.fixture(autouse=True)
 def chosen(monkeypatch):
-    monkeypatch.setenv(backends.VARIABLE, 'reference')
+    monkeypatch.setattr(backends, 'wish', 'reference')
 
 
 @pytest.mark.parametrize('backend', [reference, cpu, cuda], ids=lambda b: b.name)

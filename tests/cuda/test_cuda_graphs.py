@@ -11,7 +11,8 @@ from comparison import assert_same, assert_same_fixed_point
 from torch import nn
 
 import mmint
-from mmint.backends import VARIABLE, NonFiniteError
+from mmint import backends
+from mmint.backends import NonFiniteError
 from mmint.layers import IntLinear
 
 pytestmark = pytest.mark.usefixtures('emulated', 'fresh_run', 'on_cuda')
@@ -99,7 +100,7 @@ def assert_equal(actual, expected):
 def expected(monkeypatch, **settings):
     """The states after each step, by the reference."""
     with monkeypatch.context() as patch:
-        patch.setenv(VARIABLE, 'reference')
+        patch.setattr(backends, 'wish', 'reference')
         training, states = Training(**settings), []
         for step in range(STEPS):
             training.eager(step)
@@ -110,7 +111,7 @@ def expected(monkeypatch, **settings):
 @pytest.fixture
 def on_cuda(monkeypatch):
     """CUDA's kernels run for tensors on the CPU."""
-    monkeypatch.setenv(VARIABLE, 'cuda')
+    monkeypatch.setattr(backends, 'wish', 'cuda')
 
 
 @pytest.mark.parametrize('nesterov, momentum', [(False, 0.9), (True, 0.9), (False, 0.0)])

@@ -23,7 +23,7 @@ CUDA = torch.device('cuda', 0)
 @pytest.fixture
 def no_launcher(monkeypatch):
     """As in a new process, which has launched nothing."""
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
+    monkeypatch.setattr(backends, 'wish', None)
     monkeypatch.setattr(launcher, '_pycuda', None)
     use_launcher(None)
     backends._select.cache_clear()
@@ -277,17 +277,17 @@ def test_tensors_on_different_devices():
 
 
 def test_the_variable_names_the_backend_and_must_fit_the_device(no_launcher, monkeypatch):
-    monkeypatch.setenv(backends.VARIABLE, 'cuda')
+    monkeypatch.setattr(backends, 'wish', 'cuda')
     use_launcher(Emulator())
     assert backends.backend_for(torch.device('cpu')) is backends.cuda
     with pytest.raises(RuntimeError, match="'cuda' was given and a tensor on a 'cuda' device"):
         backends.backend_for(CUDA)
-    monkeypatch.setenv(backends.VARIABLE, 'cpu')
+    monkeypatch.setattr(backends, 'wish', 'cpu')
     with pytest.raises(RuntimeError, match="='cpu' was given and .*'cuda' device, .*.to..cpu.."):
         backends.backend_for(CUDA)
 
 
 def test_the_variable_asks_for_cuda_and_the_model_is_on_the_cpu(gpu, monkeypatch):
-    monkeypatch.setenv(backends.VARIABLE, 'cuda')
+    monkeypatch.setattr(backends, 'wish', 'cuda')
     with pytest.raises(RuntimeError, match="'cpu' device, tensors on 'cuda' are accepted: move"):
         backends.backend_for(torch.device('cpu'))

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmint
-from mmint.backends import VARIABLE
+from mmint import backends
 from mmint.backends.cuda import finite, zeroed
 from mmint.backends.cuda.launcher import packed, use_launcher
 
@@ -96,7 +96,7 @@ def step_of(model, x):
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch, fresh_run):
-    monkeypatch.setenv(VARIABLE, 'cuda')
+    monkeypatch.setattr(backends, 'wish', 'cuda')
     yield
     use_launcher(None)
     finite.forget(torch.device('cpu'))

@@ -31,7 +31,8 @@ from comparison import (
     windows_of,
 )
 
-from mmint.backends import VARIABLE, NonFiniteError, Windows, cuda, reference
+from mmint import backends
+from mmint.backends import NonFiniteError, Windows, cuda, reference
 from mmint.backends.cuda import finite, source
 from mmint.backends.magnitudes import remember_magnitude
 from mmint.numerics import Role
@@ -318,7 +319,7 @@ def test_norms_of_nothing_are_refused(check):
 @pytest.mark.parametrize('shape', [(2, 6), (2, 6, 5), (2, 6, 5, 7), (2, 6, 3, 5, 7), (2, 1, 5, 7)])
 def test_planes_are_mapped_as_kernels_read_them(check, shape, bits, monkeypatch):
     """Mantissas need no copy on the way to a kernel, and are those of any other backend."""
-    monkeypatch.setenv(VARIABLE, 'cuda')
+    monkeypatch.setattr(backends, 'wish', 'cuda')
     x = torch.randn(shape)
     mapper = Mapper(Site('layer', 3), bits, True, 0)
     for exponents in ((1, 1), (1, shape[1])):

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from comparison import CPU, DEVICES, assert_same
 from torch import nn
 
-from mmint.backends import VARIABLE, backend_for, cpu, cuda
+from mmint import backends
+from mmint.backends import backend_for, cpu, cuda
 from mmint.conversion import convert
 from mmint.ops.run import current_run
 from mmint.optim import IntSGD
@@ -90,10 +91,10 @@ def test_training_gives_the_same_bits(device, request, fresh_run, monkeypatch):
         request.getfixturevalue('emulated')
     torch.manual_seed(0)
     data = torch.randn(steps, batch, 3, size, size), torch.randint(0, 10, (steps, batch))
-    monkeypatch.setenv(VARIABLE, 'cuda')
+    monkeypatch.setattr(backends, 'wish', 'cuda')
     assert backend_for(device) is cuda
     actual = train(device, *data)
-    monkeypatch.setenv(VARIABLE, 'cpu' if cpu.available() else 'reference')
+    monkeypatch.setattr(backends, 'wish', 'cpu' if cpu.available() else 'reference')
     expected = train(CPU, *data)
     assert len(actual) == len(expected) > 40 * steps
     for (name, x), (same_name, y) in zip(actual, expected, strict=True):

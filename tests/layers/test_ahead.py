@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import mmint
-from mmint.backends import VARIABLE, reference
+from mmint import backends
+from mmint.backends import reference
 from mmint.layers import ahead
 
 
@@ -54,7 +55,7 @@ def trained():
 @pytest.fixture
 def batches(monkeypatch, fresh_run):
     """How many tensors were mapped at once, by a reference that does so."""
-    monkeypatch.setenv(VARIABLE, 'reference')
+    monkeypatch.setattr(backends, 'wish', 'reference')
     ahead._layers.clear()  # models of other tests may live on
     sizes = []
 

@@ -165,7 +165,7 @@ def test_a_config_trains_and_evaluates(name, root, tmp_path, monkeypatch, fresh_
     assert metrics and all(map(math.isfinite, metrics))
 
     mmint.begin_iteration(0)
-    monkeypatch.setenv('MMINT_DEFER', '0')
+    monkeypatch.setattr('mmint.ops.deferred.wish', '0')
     _, _, written = trained(name, tmp_path, evaluated=False)
     for kind in ('losses', 'gradients', 'state'):
         expected, actual = getattr(written, kind), getattr(probe, kind)

@@ -17,7 +17,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 import mmint
 from mmint.backends import watched
 from mmint.layers import IntBatchNorm2d
-from mmint.ops.deferred import VARIABLE, Deferred
+from mmint.ops import deferred
+from mmint.ops.deferred import Deferred
 
 pytestmark = pytest.mark.usefixtures('backend', 'fresh_run')
 
@@ -71,7 +72,7 @@ class Residual(nn.Module):
 
 def step(model, monkeypatch, wish):
     """Result, gradients and statistics of one step, and the backend's calls."""
-    monkeypatch.setenv(VARIABLE, wish)
+    monkeypatch.setattr(deferred, 'wish', wish)
     model, calls = copy.deepcopy(model), []
     model.zero_grad()
     mmint.begin_iteration(0)

@@ -42,7 +42,7 @@ def no_kernels(monkeypatch):
     """The C kernels as if they had not been built."""
     monkeypatch.setitem(sys.modules, 'mmint.backends.cpu._kernels', None)
     monkeypatch.delattr(cpu, '_kernels', raising=False)
-    monkeypatch.delenv('MMINT_BACKEND', raising=False)
+    monkeypatch.setattr(backends, 'wish', None)
     for cache in (cpu.library.ready, backends._select):
         cache.cache_clear()
     yield
@@ -57,7 +57,7 @@ def test_without_kernels_the_reference_runs_and_warns_once(no_kernels):
 
 
 def test_a_wish_for_missing_kernels_is_an_error(no_kernels, monkeypatch):
-    monkeypatch.setenv('MMINT_BACKEND', 'cpu')
+    monkeypatch.setattr(backends, 'wish', 'cpu')
     with pytest.raises(ImportError, match='not built .* install a C compiler'):
         backends.backend_for(torch.device('cpu'))
 
@@ -65,6 +65,6 @@ def test_a_wish_for_missing_kernels_is_an_error(no_kernels, monkeypatch):
 def test_a_backend_or_device_that_there_is_not_is_an_error(monkeypatch):
     with pytest.raises(RuntimeError, match="on a 'meta' device .* has integer kernels for"):
         backends.backend_for(torch.device('meta'))
-    monkeypatch.setenv('MMINT_BACKEND', 'tpu')
+    monkeypatch.setattr(backends, 'wish', 'tpu')
     with pytest.raises(ValueError, match='"reference", "cpu" and "cuda" are accepted'):
         backends.backend_for(torch.device('cpu'))
