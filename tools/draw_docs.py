@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/numbers.md. What they show is computed by the reference backend."""
+"""Draws the pictures of docs/deferred.md, and of docs/numbers.md as the reference computes."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ def main() -> None:
             'font.family': 'sans-serif',
         }
     )
-    for draw in (shared_exponent, shifted_mantissa, small_updates, layer):
+    pages = {
+        'numbers': (shared_exponent, shifted_mantissa, small_updates, layer),
+        'deferred': (forward, backward),
+    }
+    for page, draw in ((page, draw) for page, draws in pages.items() for draw in draws):
         figure = draw()
         metadata = {'Date': None} if args.format == 'svg' else {}
-        path = args.out / f'numbers_{draw.__name__}.{args.format}'
+        path = args.out / f'{page}_{draw.__name__}.{args.format}'
         figure.savefig(path, metadata=metadata, facecolor='white', dpi=110)
         plt.close(figure)
         print(path)
@@ -145,6 +149,53 @@ def layer() -> plt.Figure:
         arrow(axes, (10.7, y + 0.45), (12.1, y + 0.45), 'round')
         result = {'forward': 'output'}.get(name, name.replace(' ', '\n'))
         box(axes, 12.1, y, result, 'float32', GREY, 1.8)
+    return figure
+
+
+FLOAT, INT8 = ('float32', 4, GREY), ('int8', 1, ORANGE)
+
+
+def forward() -> plt.Figure:
+    """From the sums of a convolution to the input of the next: what is in memory in between."""
+    written = [
+        (*FLOAT, 'conv'), 'map', (*INT8, 'X'), 'batch norm', (*FLOAT, ''), 'ReLU', (*FLOAT, ''),
+        'map', (*INT8, 'conv'),
+    ]  # fmt: skip
+    waiting = r'$p\,X + r$, rounded to float32, cut at 0, mapped: in registers'
+    return lanes(written, [(*FLOAT, 'conv'), 'map', (*INT8, 'X'), waiting, (*INT8, 'conv')])
+
+
+def backward() -> plt.Figure:
+    """The gradient on its way back, from one convolution to the one before it."""
+    written = [
+        (*FLOAT, 'conv'), 'ReLU', (*FLOAT, ''), 'map', (*INT8, 'G'), 'batch norm', (*FLOAT, ''),
+        'map', (*INT8, 'conv'),
+    ]  # fmt: skip
+    waiting = r'$p\,G + q\,X + r$, rounded to float32, mapped'
+    deferred = [(*FLOAT, 'conv'), 'masked, mapped', (*INT8, 'G'), waiting, (*INT8, 'conv')]
+    return lanes(written, deferred)
+
+
+def lanes(written: list[Any], deferred: list[Any]) -> plt.Figure:
+    """What lies in memory, as high as its bytes, and what is done from one to the next.
+
+    Two lanes of equal ends: where each operation writes its result, and where they wait.
+    """
+    figure, axes = plt.subplots(figsize=(7.4, 3.3), layout='constrained')
+    axes.set(xlim=(-1.5, 13.2), ylim=(-0.9, 6.4))
+    axes.axis('off')
+    for y, title, lane in ((3.6, 'written', written), (0, 'deferred', deferred)):
+        axes.text(-1.5, y + 1, title, va='center', fontweight='bold')
+        named = [i for i, (*_, name) in enumerate(written[::2]) if name or lane is written]
+        for (kind, size, color, name), i in zip(lane[::2], named, strict=True):
+            x, height = 2.9 * i, size / 2
+            axes.add_patch(
+                Rectangle((x, y), 1.1, height, facecolor=color, alpha=0.25, edgecolor=color)
+            )
+            axes.text(x + 0.55, y + height / 2, name, ha='center', va='center')
+            axes.text(x + 0.55, y - 0.1, f'{kind}, {size} B', ha='center', va='top', fontsize=7)
+        for text, i, j in zip(lane[1::2], named[:-1], named[1:], strict=True):
+            arrow(axes, (2.9 * i + 1.1, y + 0.25), (2.9 * j, y + 0.25), text)
     return figure
 
 
