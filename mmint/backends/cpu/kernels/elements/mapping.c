@@ -183,6 +183,18 @@ static int round_channels_last(const source_t *s, int8_t *out, long images, long
     return failed ? NO_MEMORY : OK;
 }
 
+/* The exponents of all blocks, before the first element is rounded. `each` as above. */
+static int find_exponents(const quantize_args *a, const source_t *s, long n, void *each) {
+    const int threads = (int)a->threads;
+    if (a->tops)
+        memcpy(a->exponents, a->tops, sizeof *a->tops * (size_t)a->count);
+    else if (a->count > 1)
+        tops_of_columns(s->x, n, a->count, a->run, each, a->exponents, threads);
+    else
+        a->exponents[0] = (int32_t)top_of_source(s, n, threads);
+    return exponents_of_tops(a->exponents, 0, a->count, a->count, (int)a->bits);
+}
+
 int64_t quantize(const quantize_args *a) {
     const philox_key key = key_of(RANDOM_OF(a));
     const long n = a->images * a->channels * a->pixels;
@@ -191,27 +203,19 @@ int64_t quantize(const quantize_args *a) {
     const philox_key *drawn = a->stochastic ? &key : NULL;
     const source_t source = SOURCE_OF(a, x);
     blocks_t blocks = {a->exponents, a->count, a->run, NULL};
-    const int short_blocks = has_scales(a), at_once = !a->tops && a->count > 1;
-    void *scales = short_blocks ? allocate(4 * (size_t)(a->count * a->run + GROUP)) : NULL;
-    if (short_blocks && !scales) return NO_MEMORY;
-    int status = OK, rounded = transposed;
-    if (at_once && !(scales && in_memory(&source))) {
-        rounded |= !scales;
-        status = map_blocks(a, &source, n, rounded && !transposed, drawn);
-    } else {
-        if (a->tops)
-            memcpy(a->exponents, a->tops, sizeof *a->tops * (size_t)a->count);
-        else if (a->count > 1)
-            tops_of_columns(source.x, n, a->count, a->run, scales, a->exponents, threads);
-        else
-            a->exponents[0] = (int32_t)top_of_source(&source, n, threads);
-        status = exponents_of_tops(a->exponents, 0, a->count, a->count, (int)a->bits);
-    }
-    if (scales && !status) fill_scales(&blocks, scales, (int)a->stochastic);
-    if (!status && !rounded) round_blocks(&source, a->out, n, &blocks, wide, drawn, threads);
+    void *scales = NULL;
+    if (has_scales(a) && !(scales = allocate(4 * (size_t)(a->count * a->run + GROUP))))
+        return NO_MEMORY;
+    const int in_parts = a->count > 1 && !a->tops && !(scales && in_memory(&source));
+    const int rounds = in_parts && !scales && !transposed;
+    int status =
+        in_parts ? map_blocks(a, &source, n, rounds, drawn) : find_exponents(a, &source, n, scales);
+    if (!status && scales) fill_scales(&blocks, scales, (int)a->stochastic);
     if (!status && transposed)
         status = round_channels_last(&source, a->out, a->images, a->channels, a->pixels, &blocks,
                                      drawn, threads);
+    else if (!status && !rounds)
+        round_blocks(&source, a->out, n, &blocks, wide, drawn, threads);
     free(scales);
     return status;
 }
