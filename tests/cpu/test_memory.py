@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='needs glibc')
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != 'glibc' or 'libasan' in os.environ.get('LD_PRELOAD', ''),
+    reason="needs glibc's malloc",
+)
 
 # Page faults of the last of some equal steps, each of which frees all that it allocated.
 STEPS = """
