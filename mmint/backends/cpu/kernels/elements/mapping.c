@@ -206,7 +206,7 @@ int64_t quantize(const quantize_args *a) {
     void *scales = NULL;
     if (has_scales(a) && !(scales = allocate(4 * (size_t)(a->count * a->run + GROUP))))
         return NO_MEMORY;
-    const int in_parts = a->count > 1 && !a->tops && !(scales && in_memory(&source));
+    const int in_parts = a->count != 1 && !a->tops && !(scales && in_memory(&source));
     const int rounds = in_parts && !scales && !transposed;
     int status =
         in_parts ? map_blocks(a, &source, n, rounds, drawn) : find_exponents(a, &source, n, scales);
