@@ -45,6 +45,8 @@ def quantize(
     """
     work = _Work.on(x, bits, exponents)
     count, run = blocks(x.shape, exponents)
+    if not count:  # an exponent for each of no images
+        return work.made
     if isinstance(x, Tensor):
         if largest is None:
             largest = known_magnitude(x) if count == 1 else known_magnitudes(x, exponents)
