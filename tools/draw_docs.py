@@ -188,24 +188,26 @@ def lanes(written: list[Any], deferred: list[Any]) -> plt.Figure:
         axes.text(-1.5, y + 1, title, va='center', fontweight='bold')
         named = [i for i, (*_, name) in enumerate(written[::2]) if name or lane is written]
         for (kind, size, color, name), i in zip(lane[::2], named, strict=True):
-            x, height = 2.9 * i, size / 2
-            axes.add_patch(
-                Rectangle((x, y), 1.1, height, facecolor=color, alpha=0.25, edgecolor=color)
-            )
-            axes.text(x + 0.55, y + height / 2, name, ha='center', va='center')
-            axes.text(x + 0.55, y - 0.1, f'{kind}, {size} B', ha='center', va='top', fontsize=7)
+            box(axes, 2.9 * i, y, name, f'{kind}, {size} B', color, 1.1, size / 2)
         for text, i, j in zip(lane[1::2], named[:-1], named[1:], strict=True):
             arrow(axes, (2.9 * i + 1.1, y + 0.25), (2.9 * j, y + 0.25), text)
     return figure
 
 
 def box(
-    axes: Axes, x: float, y: float, name: str, kind: str, color: str, width: float = 2.2
+    axes: Axes,
+    x: float,
+    y: float,
+    name: str,
+    kind: str,
+    color: str,
+    width: float = 2.2,
+    height: float = 1,
 ) -> None:
     """A tensor or an operation."""
-    patch = Rectangle((x, y - 0.05), width, 1, facecolor=color, alpha=0.22, edgecolor=color)
+    patch = Rectangle((x, y - 0.05), width, height, facecolor=color, alpha=0.22, edgecolor=color)
     axes.add_patch(patch)
-    axes.text(x + width / 2, y + 0.45, name, ha='center', va='center')
+    axes.text(x + width / 2, y - 0.05 + height / 2, name, ha='center', va='center')
     axes.text(x + width / 2, y - 0.12, kind, ha='center', va='top', fontsize=7.5, color='#444444')
 
 
